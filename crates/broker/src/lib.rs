@@ -1,0 +1,27 @@
+//! Topic leaders, dispatch to consumers, leases, and the router in front of them.
+//!
+//! The deciding parts are synchronous step machines (`step(input, now) -> outputs`): the topic leader (numbers, batches, dispatch)
+//! and the lease table (who holds which message until when). Thin async shells feed them and carry out what they decide. So every
+//! interleaving that a test can write down can be replayed, and nothing here asks the system for the time.
+//!
+//! One message's way: [`Broker::publish`] -> the topic leader's inbox -> one batch of everything that waits -> one Raft entry -> apply ->
+//! [`PublishTicket`] resolves; dispatch -> [`SubscriptionEvent::Deliver`] -> a frontend's [`LeaseTable`] -> [`LeaseEvent`]s back to the leader
+//! -> finished ranges of a later batch.
+
+mod admission;
+mod leases;
+mod node;
+mod publish;
+mod stats;
+mod subscription;
+mod topic_leader;
+
+pub use admission::{Admission, Admitted};
+pub use leases::{Delivery, DeliveryToken, Emptied, LeaseEvent, LeaseOutcome, LeaseTable, NotHeld, OrphanedLeases};
+pub use node::{AdminAction, AdminError, Broker, BrokerConfig, Health};
+pub use publish::{PublishError, PublishTicket};
+pub use stats::{ChannelStats, ClientDescription, SubscriptionStats, TopicStats};
+pub use subscription::{
+    DeliveryReceiver, SubscribeError, Subscription, SubscriptionEvent, SubscriptionHandle, SubscriptionId,
+    SubscriptionOptions,
+};

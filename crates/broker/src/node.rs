@@ -1,0 +1,378 @@
+//! The broker of a node: from a topic's name to its leader.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nsquorum_consensus::{Cluster, TopicGroup, TopicHost};
+use nsquorum_environment::Environment;
+use nsquorum_protocol::{ChannelName, TopicName};
+use nsquorum_storage::SpaceState;
+use nsquorum_topic::{Event, GroupId, NewMessage};
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::admission::{Admission, Admitted};
+use crate::publish::PublishTicket;
+use crate::stats::TopicStats;
+use crate::subscription::{
+    DeliveryReceiver, SubscribeError, Subscription, SubscriptionHandle, SubscriptionId, SubscriptionOptions,
+};
+use crate::topic_leader::{
+    ChannelChange, Command, LeaderInput, LeaderLimits, LeaderShell, Publish, Subscribe, TailBudget,
+};
+
+/// How long an administrative call waits for its effect.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A change of a topic or channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAction {
+    /// Creates the channel; nothing if it exists.
+    CreateChannel(ChannelName),
+    /// Deletes the channel with all its messages; its consumers are disconnected.
+    DeleteChannel(ChannelName),
+    /// Drops the channel's messages, in flight and deferred ones included.
+    EmptyChannel(ChannelName),
+    /// Stops deliveries of the channel.
+    PauseChannel(ChannelName),
+    /// Lets them go on.
+    UnpauseChannel(ChannelName),
+    /// Deletes the topic with all channels.
+    DeleteTopic,
+    /// Drops the messages that no channel has yet.
+    EmptyTopic,
+    /// Stops the flow from the topic to its channels.
+    PauseTopic,
+    /// Lets it go on.
+    UnpauseTopic,
+}
+
+/// Why an administrative call had no effect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdminError {
+    /// There is no such topic.
+    #[error("TOPIC_NOT_FOUND")]
+    TopicNotFound,
+    /// There is no such channel.
+    #[error("CHANNEL_NOT_FOUND")]
+    ChannelNotFound,
+    /// It could not be done in time; a retry may help, and does no harm.
+    #[error("not available: {0}")]
+    Unavailable(String),
+}
+
+/// Whether publishes can succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// They can.
+    Ok,
+    /// They cannot, and why.
+    NotOk(String),
+}
+
+/// What a broker needs to run.
+pub struct BrokerConfig {
+    /// Clock, randomness, tasks.
+    pub environment: Environment,
+    /// Bytes of unanswered publishes, over all connections.
+    pub publish_bytes_max: usize,
+    /// Bytes of recent entries in memory, over all topics, for channels that lag.
+    pub tail_bytes_max: usize,
+    /// Free disk space, as the store last saw it; cheap to call.
+    pub space: Arc<dyn Fn() -> SpaceState + Send + Sync>,
+}
+
+/// The leader of one topic, as the router knows it.
+#[derive(Clone)]
+struct Route {
+    group: Option<GroupId>,
+    leader: mpsc::UnboundedSender<LeaderInput>,
+}
+
+/// A topic whose group has not started yet: what arrives meanwhile, in order.
+type Unclaimed = mpsc::UnboundedReceiver<LeaderInput>;
+
+#[derive(Default)]
+struct Routes {
+    by_name: BTreeMap<TopicName, Route>,
+    unclaimed: BTreeMap<TopicName, Unclaimed>,
+}
+
+struct Inner {
+    config: BrokerConfig,
+    cluster: OnceLock<Arc<dyn Cluster>>,
+    admission: Admission,
+    tail: TailBudget,
+    routes: RwLock<Routes>,
+    subscriptions: AtomicU64,
+}
+
+/// The broker of a node; clones are handles to the same.
+#[derive(Clone)]
+pub struct Broker(Arc<Inner>);
+
+impl Broker {
+    /// A broker without topics. It serves once it has been given to the cluster as its [`TopicHost`] and the cluster to it.
+    pub fn new(config: BrokerConfig) -> Self {
+        Self(Arc::new(Inner {
+            admission: Admission::new(config.publish_bytes_max),
+            tail: TailBudget::new(config.tail_bytes_max),
+            config,
+            cluster: OnceLock::new(),
+            routes: RwLock::default(),
+            subscriptions: AtomicU64::new(1),
+        }))
+    }
+
+    /// Gives the broker its cluster; the topics that arrive before wait.
+    pub fn connect(&self, cluster: Arc<dyn Cluster>) {
+        assert!(self.0.cluster.set(cluster).is_ok(), "a broker belongs to one cluster");
+        let waiting: Vec<TopicName> = self.0.routes.read().unclaimed.keys().cloned().collect();
+        for name in waiting {
+            self.create_in_background(name);
+        }
+    }
+
+    /// Hands messages to the topic's leader, creating the topic on first use. Never waits. The ticket resolves when they are safe.
+    /// Calls made one after the other are stored in that order.
+    pub fn publish(&self, topic: &TopicName, messages: Vec<NewMessage>, admitted: Option<Admitted>) -> PublishTicket {
+        let (answer, receiver) = oneshot::channel();
+        self.send(topic, LeaderInput::Publish(Publish { messages, answer }));
+        PublishTicket::new(receiver, admitted)
+    }
+
+    /// Attaches a consumer, creating topic and channel on first use. Every message that is answered `OK` after this has resolved
+    /// reaches the channel.
+    pub async fn subscribe(
+        &self,
+        topic: &TopicName,
+        channel: &ChannelName,
+        options: SubscriptionOptions,
+    ) -> Result<Subscription, SubscribeError> {
+        let id = SubscriptionId(self.0.subscriptions.fetch_add(1, Ordering::Relaxed));
+        let (deliveries, receiver) = mpsc::unbounded_channel();
+        let (answer, answered) = oneshot::channel();
+        let subscribe = Subscribe { id, channel: channel.clone(), options, deliveries, answer };
+        let leader = self.send(topic, LeaderInput::Subscribe(subscribe));
+        match answered.await {
+            Ok(Ok(())) => Ok(Subscription {
+                deliveries: DeliveryReceiver(receiver),
+                handle: SubscriptionHandle { id, leader },
+            }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(SubscribeError::Unavailable("the node is stopping".into())),
+        }
+    }
+
+    /// Creates a topic; nothing if it exists.
+    pub async fn create_topic(&self, topic: &TopicName) -> Result<(), AdminError> {
+        let Some(cluster) = self.0.cluster.get() else {
+            return Err(AdminError::Unavailable("the node is starting".into()));
+        };
+        cluster.create_topic(topic.clone()).await.map_err(|error| AdminError::Unavailable(error.to_string()))
+    }
+
+    /// Carries out a change of an existing topic; resolves when it is on disk and in effect.
+    pub async fn administer(&self, topic: &TopicName, action: AdminAction) -> Result<(), AdminError> {
+        let command = match action {
+            AdminAction::CreateChannel(channel) => Command::CreateChannel(channel),
+            AdminAction::DeleteChannel(channel) => Command::Channel(channel, ChannelChange::Delete),
+            AdminAction::EmptyChannel(channel) => Command::Channel(channel, ChannelChange::Empty),
+            AdminAction::PauseChannel(channel) => Command::Channel(channel, ChannelChange::Pause),
+            AdminAction::UnpauseChannel(channel) => Command::Channel(channel, ChannelChange::Unpause),
+            AdminAction::DeleteTopic => return self.delete_topic(topic).await,
+            AdminAction::EmptyTopic => Command::Topic(Event::EmptyTopic),
+            AdminAction::PauseTopic => Command::Topic(Event::PauseTopic),
+            AdminAction::UnpauseTopic => Command::Topic(Event::UnpauseTopic),
+        };
+        self.command(topic, command).await
+    }
+
+    async fn command(&self, topic: &TopicName, command: Command) -> Result<(), AdminError> {
+        let leader = self.leader(topic).ok_or(AdminError::TopicNotFound)?;
+        let (answer, answered) = oneshot::channel();
+        // A leader that is gone drops the answer, which is told below.
+        drop(leader.send(LeaderInput::Command { command, answer }));
+        match tokio::time::timeout(ADMIN_TIMEOUT, answered).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(AdminError::TopicNotFound),
+            Err(_) => Err(AdminError::Unavailable("timed out; it may still happen".into())),
+        }
+    }
+
+    /// Two steps: the topic's own log ends (so that its last number is known), then the metadata forgets it.
+    async fn delete_topic(&self, topic: &TopicName) -> Result<(), AdminError> {
+        let cluster = self.0.cluster.get().ok_or(AdminError::TopicNotFound)?;
+        let mut metadata = cluster.metadata();
+        let record = metadata.borrow().topic(topic).ok_or(AdminError::TopicNotFound)?;
+        self.command(topic, Command::Topic(Event::DeleteTopic)).await?;
+        let gone = metadata.wait_for(|state| state.topic(topic).is_none_or(|now| now.group != record.group));
+        match tokio::time::timeout(ADMIN_TIMEOUT, gone).await {
+            Ok(Ok(_)) => {
+                self.forget(topic, record.group);
+                Ok(())
+            }
+            Ok(Err(_)) => Err(AdminError::Unavailable("the node is stopping".into())),
+            Err(_) => Err(AdminError::Unavailable("timed out; it may still happen".into())),
+        }
+    }
+
+    /// The topics that exist, by name.
+    pub fn topics(&self) -> Vec<TopicName> {
+        self.0
+            .cluster
+            .get()
+            .map(|cluster| cluster.metadata().borrow().topics().map(|(name, _)| name).collect())
+            .unwrap_or_default()
+    }
+
+    /// The channels of a topic, by name; `None` if there is no such topic.
+    pub async fn channels(&self, topic: &TopicName) -> Option<Vec<ChannelName>> {
+        let leader = self.leader(topic)?;
+        let (answer, answered) = oneshot::channel();
+        drop(leader.send(LeaderInput::Channels { answer }));
+        answered.await.ok()
+    }
+
+    /// Statistics of all topics, or of one; of all channels, or of one. By name.
+    pub async fn stats(&self, topic: Option<&TopicName>, channel: Option<&ChannelName>) -> Vec<TopicStats> {
+        let leaders: Vec<_> = match topic {
+            Some(topic) => self.leader(topic).into_iter().collect(),
+            None => self.0.routes.read().by_name.values().map(|route| route.leader.clone()).collect(),
+        };
+        let mut stats = Vec::with_capacity(leaders.len());
+        for leader in leaders {
+            let (answer, answered) = oneshot::channel();
+            drop(leader.send(LeaderInput::Stats { channel: channel.cloned(), answer }));
+            stats.extend(answered.await);
+        }
+        stats
+    }
+
+    /// The node's bound on bytes of unanswered publishes.
+    pub fn admission(&self) -> &Admission {
+        &self.0.admission
+    }
+
+    /// Whether publishes can succeed at this moment.
+    pub fn health(&self) -> Health {
+        match (self.0.config.space)() {
+            _ if self.0.cluster.get().is_none() => Health::NotOk("recovering".into()),
+            SpaceState::Ok => Health::Ok,
+            SpaceState::RefusePublishes | SpaceState::RefuseAll => {
+                Health::NotOk("disk space is below the watermark".into())
+            }
+        }
+    }
+
+    /// Clock, randomness, tasks.
+    pub fn environment(&self) -> &Environment {
+        &self.0.config.environment
+    }
+
+    /// The leader of an existing topic.
+    fn leader(&self, topic: &TopicName) -> Option<mpsc::UnboundedSender<LeaderInput>> {
+        self.0.routes.read().by_name.get(topic).map(|route| route.leader.clone())
+    }
+
+    /// Gives an input to the topic's leader, or to the place where its leader will find it.
+    fn send(&self, topic: &TopicName, input: LeaderInput) -> mpsc::UnboundedSender<LeaderInput> {
+        let input = match self.leader(topic) {
+            Some(leader) => match leader.send(input) {
+                Ok(()) => return leader,
+                Err(mpsc::error::SendError(input)) => input,
+            },
+            None => input,
+        };
+        let mut routes = self.0.routes.write();
+        // Looked up again: another caller may have made the route between the two locks.
+        if let Some(route) = routes.by_name.get(topic)
+            && !route.leader.is_closed()
+        {
+            let leader = route.leader.clone();
+            drop(leader.send(input));
+            return leader;
+        }
+        let (leader, inbox) = mpsc::unbounded_channel();
+        drop(leader.send(input));
+        routes.by_name.insert(topic.clone(), Route { group: None, leader: leader.clone() });
+        routes.unclaimed.insert(topic.clone(), inbox);
+        drop(routes);
+        self.create_in_background(topic.clone());
+        leader
+    }
+
+    /// Creates a topic that somebody uses. Its inbox fills meanwhile, and is read when the group runs.
+    fn create_in_background(&self, topic: TopicName) {
+        let Some(cluster) = self.0.cluster.get().cloned() else { return };
+        let broker = self.clone();
+        self.0.config.environment.spawn.spawn(Box::pin(async move {
+            if let Err(error) = cluster.create_topic(topic.clone()).await {
+                tracing::warn!(%topic, %error, "a topic could not be created: its publishes fail");
+                // Dropping the inbox answers everybody in it.
+                let mut routes = broker.0.routes.write();
+                if routes.unclaimed.remove(&topic).is_some() {
+                    routes.by_name.remove(&topic);
+                }
+            }
+        }));
+    }
+
+    fn forget(&self, name: &TopicName, group: GroupId) {
+        let mut routes = self.0.routes.write();
+        if routes.by_name.get(name).is_some_and(|route| route.group == Some(group)) {
+            routes.by_name.remove(name);
+        }
+    }
+}
+
+impl TopicHost for Broker {
+    fn topic_started(&self, topic: TopicGroup) {
+        let (name, group) = (topic.name.clone(), topic.group);
+        let inbox = {
+            let mut routes = self.0.routes.write();
+            match routes.unclaimed.remove(&name) {
+                Some(inbox) => {
+                    if let Some(route) = routes.by_name.get_mut(&name) {
+                        route.group = Some(group);
+                    }
+                    inbox
+                }
+                None => {
+                    let (leader, inbox) = mpsc::unbounded_channel();
+                    routes.by_name.insert(name.clone(), Route { group: Some(group), leader });
+                    inbox
+                }
+            }
+        };
+        let inner = Arc::clone(&self.0);
+        let spawn = Arc::clone(&self.0.config.environment.spawn);
+        spawn.spawn(Box::pin(async move {
+            let cluster = loop {
+                match inner.cluster.get() {
+                    Some(cluster) => break Arc::clone(cluster),
+                    // The cluster starts topics while it is being made; it is there in a moment.
+                    None => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            };
+            let shell = LeaderShell {
+                name,
+                group,
+                limits: LeaderLimits::default(),
+                environment: inner.config.environment.clone(),
+                cluster,
+                tail: inner.tail.clone(),
+                space: Arc::clone(&inner.config.space),
+            };
+            drop(inner);
+            shell.run(topic, inbox).await;
+        }));
+    }
+
+    fn topic_stopped(&self, name: &TopicName, group: GroupId) {
+        self.forget(name, group);
+    }
+}

@@ -1,0 +1,86 @@
+//! What /stats shows, taken by the topic leader between two steps.
+
+use nsquorum_environment::WallTime;
+use nsquorum_protocol::{ChannelName, TopicName};
+
+use crate::subscription::SubscriptionId;
+
+/// Who a consumer says it is, and what it negotiated. Shown as nsqd shows it.
+#[derive(Clone, Debug)]
+pub struct ClientDescription {
+    /// IDENTIFY `client_id`; the remote IP address until then.
+    pub client_id: String,
+    /// IDENTIFY `hostname`; the remote IP address until then.
+    pub hostname: String,
+    /// IDENTIFY `user_agent`.
+    pub user_agent: String,
+    /// `ip:port` of the other end.
+    pub remote_address: String,
+    /// When it connected.
+    pub connected_at: WallTime,
+    /// IDENTIFY `sample_rate`, 0 to 99 percent; 0 is off.
+    pub sample_rate: u8,
+    /// IDENTIFY `topology_zone`.
+    pub topology_zone: String,
+    /// IDENTIFY `topology_region`.
+    pub topology_region: String,
+}
+
+/// One consumer of a channel.
+#[derive(Clone, Debug)]
+pub struct SubscriptionStats {
+    /// Which subscription.
+    pub id: SubscriptionId,
+    /// Who.
+    pub client: std::sync::Arc<ClientDescription>,
+    /// The last RDY.
+    pub ready_count: u32,
+    /// Messages it holds.
+    pub in_flight_count: u64,
+    /// Deliveries to it.
+    pub message_count: u64,
+    /// FINs from it.
+    pub finish_count: u64,
+    /// REQs from it.
+    pub requeue_count: u64,
+}
+
+/// One channel.
+#[derive(Clone, Debug)]
+pub struct ChannelStats {
+    /// Its name.
+    pub name: ChannelName,
+    /// Messages that wait (neither in flight nor deferred).
+    pub depth: u64,
+    /// Messages held by consumers.
+    pub in_flight_count: u64,
+    /// Messages that wait for their time.
+    pub deferred_count: u64,
+    /// Messages that have reached the channel.
+    pub message_count: u64,
+    /// REQs.
+    pub requeue_count: u64,
+    /// Timeouts.
+    pub timeout_count: u64,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// Its consumers.
+    pub clients: Vec<SubscriptionStats>,
+}
+
+/// One topic.
+#[derive(Clone, Debug)]
+pub struct TopicStats {
+    /// Its name.
+    pub name: TopicName,
+    /// Messages that have not reached any channel (no channel yet, or topic paused).
+    pub depth: u64,
+    /// Messages ever published.
+    pub message_count: u64,
+    /// Their bytes.
+    pub message_bytes: u64,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// Channels by name.
+    pub channels: Vec<ChannelStats>,
+}

@@ -1,0 +1,288 @@
+//! One channel's way through the log, and what came back to it.
+//!
+//! A message is in exactly one place: not read yet, in flight, set aside until its time ([`Dispatch::later`]), waiting at the tail after a
+//! return ([`Dispatch::again`]), given back unwritten ([`Dispatch::returned`]), or on its way into the log (FIN or requeue, in the pipeline).
+//!
+//! Order: what was given back unwritten keeps its place and goes first. What a consumer requeued goes to the *tail*, as in nsqd: it
+//! waits until the read position has reached the number that was the topic's next one when the requeue was applied.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use nsquorum_protocol::ChannelName;
+use nsquorum_topic::{Attempts, BatchView, Channel, ChannelIncarnation, LogTime, MessageView, Seq, TopicState};
+
+use super::reader::ReadPosition;
+use super::window::Window;
+use crate::subscription::SubscriptionId;
+
+/// A message that a consumer of this node holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InFlight {
+    pub(super) consumer: SubscriptionId,
+    pub(super) attempts: Attempts,
+    pub(super) delivery: u64,
+}
+
+/// What the next delivery is.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// This message, which was delivered `attempts` times so far.
+    Message { message: MessageView, attempts: Attempts },
+    /// Entries from the log first.
+    Read,
+    /// These messages from the log first.
+    Fetch(Vec<Seq>),
+    /// A read is under way, or there is nothing.
+    Nothing,
+}
+
+/// Messages fetched ahead at most.
+const FETCH_MAX: usize = 32;
+
+/// A channel at its leader.
+#[derive(Debug)]
+pub(super) struct Dispatch {
+    pub(super) channel: ChannelIncarnation,
+    pub(super) name: ChannelName,
+    begin: Seq,
+    /// The next number to read.
+    pub(super) read_next: Seq,
+    /// Below it numbers may be finished already: this leader did not deliver them itself.
+    horizon: Seq,
+    /// Numbers at or above `read_next` that are in `later` or `again`, and must be skipped by reading.
+    set_aside: BTreeSet<Seq>,
+    later: BTreeMap<(LogTime, Seq), Attempts>,
+    again: BTreeMap<(Seq, u64), (Seq, Attempts)>,
+    again_count: u64,
+    returned: BTreeMap<Seq, Attempts>,
+    pub(super) in_flight: BTreeMap<Seq, InFlight>,
+    /// Attached consumers.
+    pub(super) consumers: BTreeSet<SubscriptionId>,
+    /// Consumers with room, in turn.
+    pub(super) turn: VecDeque<SubscriptionId>,
+    /// Read ahead of the window: accepted batches in order.
+    backlog: VecDeque<BatchView>,
+    pub(super) resume: Option<ReadPosition>,
+    pub(super) is_reading: bool,
+    fetched: BTreeMap<Seq, MessageView>,
+    pub(super) is_fetching: bool,
+}
+
+impl Dispatch {
+    /// A channel as the state knows it at this moment.
+    pub(super) fn new(channel: &Channel, state: &TopicState) -> Self {
+        let mut dispatch = Self {
+            channel: channel.incarnation(),
+            name: channel.name().clone(),
+            begin: channel.begin(),
+            read_next: channel.floor(),
+            horizon: state.next_seq(),
+            set_aside: BTreeSet::new(),
+            later: BTreeMap::new(),
+            again: BTreeMap::new(),
+            again_count: 0,
+            returned: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            consumers: BTreeSet::new(),
+            turn: VecDeque::new(),
+            backlog: VecDeque::new(),
+            resume: None,
+            is_reading: false,
+            fetched: BTreeMap::new(),
+            is_fetching: false,
+        };
+        let mut exceptions: Vec<_> = channel.exceptions().collect();
+        exceptions.sort_by_key(|(seq, exception)| (exception.behind, *seq));
+        for (seq, exception) in exceptions {
+            dispatch.set_aside.insert(seq);
+            match exception.not_before {
+                Some(due) => drop(dispatch.later.insert((due, seq), exception.attempts)),
+                None => dispatch.push_again(exception.behind, seq, exception.attempts),
+            }
+        }
+        for (due, seq) in state.deferred() {
+            if channel.exception(seq).is_none() {
+                dispatch.defer(seq, due, channel);
+            }
+        }
+        dispatch
+    }
+
+    /// A deferred message has reached the channel.
+    pub(super) fn defer(&mut self, seq: Seq, due: LogTime, channel: &Channel) {
+        if seq >= self.begin && !channel.is_finished(seq) && self.set_aside.insert(seq) {
+            self.later.insert((due, seq), Attempts::default());
+        }
+    }
+
+    /// A requeue was applied.
+    pub(super) fn requeued(&mut self, seq: Seq, attempts: Attempts, not_before: Option<LogTime>, behind: Seq) {
+        match not_before {
+            Some(due) => drop(self.later.insert((due, seq), attempts)),
+            None => self.push_again(behind, seq, attempts),
+        }
+    }
+
+    fn push_again(&mut self, behind: Seq, seq: Seq, attempts: Attempts) {
+        self.again_count += 1;
+        self.again.insert((behind, self.again_count), (seq, attempts));
+    }
+
+    /// A delivery was never written to a socket.
+    pub(super) fn give_back(&mut self, seq: Seq, attempts_before: Attempts) {
+        self.returned.insert(seq, attempts_before);
+    }
+
+    /// Moves what is due by `now` to the tail, which is at `tail`.
+    pub(super) fn release_due(&mut self, now: LogTime, tail: Seq) {
+        while let Some(entry) = self.later.first_entry() {
+            let (due, seq) = *entry.key();
+            if due > now {
+                break;
+            }
+            let attempts = entry.remove();
+            self.push_again(tail, seq, attempts);
+        }
+    }
+
+    /// When [`release_due`](Self::release_due) has something to do.
+    pub(super) fn next_due(&self) -> Option<LogTime> {
+        self.later.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    /// Messages that wait for their time.
+    pub(super) fn deferred_count(&self) -> u64 {
+        self.later.len() as u64
+    }
+
+    /// All that reached the channel below `up_to` is dropped.
+    pub(super) fn empty(&mut self, up_to: Seq) {
+        self.read_next = self.read_next.max(up_to);
+        self.set_aside.clear();
+        self.later.clear();
+        self.again.clear();
+        self.returned.clear();
+        self.in_flight.clear();
+        self.fetched.clear();
+        self.drop_backlog();
+    }
+
+    /// From here on numbers below `next_seq` may be finished without having been delivered.
+    pub(super) fn raise_horizon(&mut self, next_seq: Seq) {
+        self.horizon = next_seq;
+    }
+
+    /// The first number that reading still needs.
+    pub(super) fn needed_from(&self) -> Seq {
+        self.read_next
+    }
+
+    /// What to deliver next. A message returned by it has been taken.
+    pub(super) fn next(&mut self, state: &TopicState, window: &Window, may_read: bool) -> Next {
+        if let Some((&seq, &attempts)) = self.returned.first_key_value() {
+            let Some(message) = self.find(seq, window) else { return self.fetch(window) };
+            self.returned.pop_first();
+            return Next::Message { message, attempts };
+        }
+        if let Some((&(behind, _), &(seq, attempts))) = self.again.first_key_value()
+            && behind <= self.read_next
+        {
+            let Some(message) = self.find(seq, window) else { return self.fetch(window) };
+            self.again.pop_first();
+            if seq < self.read_next {
+                self.set_aside.remove(&seq);
+            }
+            return Next::Message { message, attempts };
+        }
+        if may_read { self.read(state, window) } else { Next::Nothing }
+    }
+
+    fn read(&mut self, state: &TopicState, window: &Window) -> Next {
+        let end = state.readable_end();
+        while self.read_next < end {
+            if self.skips(self.read_next, state) {
+                self.read_next = self.read_next.next();
+                continue;
+            }
+            let Some(message) = self.read_message(window) else {
+                return if self.is_reading { Next::Nothing } else { Next::Read };
+            };
+            self.read_next = self.read_next.next();
+            return Next::Message { message, attempts: Attempts::default() };
+        }
+        Next::Nothing
+    }
+
+    fn skips(&mut self, seq: Seq, state: &TopicState) -> bool {
+        if !self.set_aside.is_empty() && self.set_aside.remove(&seq) {
+            return true;
+        }
+        seq < self.horizon && state.channel(self.channel).is_none_or(|channel| channel.is_finished(seq))
+    }
+
+    fn read_message(&mut self, window: &Window) -> Option<MessageView> {
+        let seq = self.read_next;
+        if window.first().is_some_and(|first| first <= seq) {
+            self.drop_backlog();
+            return window.message(seq);
+        }
+        while self.backlog.front().is_some_and(|batch| batch.header().end_seq() <= seq) {
+            self.backlog.pop_front();
+        }
+        let batch = self.backlog.front()?;
+        let offset = seq.get().checked_sub(batch.header().first_seq.get())?;
+        batch.message(u32::try_from(offset).ok()?)
+    }
+
+    /// Entries from the log have arrived.
+    pub(super) fn read_done(&mut self, batches: Vec<BatchView>, resume: ReadPosition) {
+        self.is_reading = false;
+        self.resume = Some(resume);
+        self.backlog.extend(batches);
+    }
+
+    fn drop_backlog(&mut self) {
+        if !self.backlog.is_empty() {
+            self.backlog.clear();
+        }
+        self.resume = None;
+    }
+
+    fn find(&mut self, seq: Seq, window: &Window) -> Option<MessageView> {
+        window.message(seq).or_else(|| self.fetched.remove(&seq))
+    }
+
+    /// The messages that will be needed next and are not in memory.
+    fn fetch(&self, window: &Window) -> Next {
+        if self.is_fetching {
+            return Next::Nothing;
+        }
+        let returned = self.returned.keys();
+        let again = self.again.iter().take_while(|((behind, _), _)| *behind <= self.read_next).map(|(_, (seq, _))| seq);
+        let mut missing: Vec<Seq> = returned
+            .chain(again)
+            .copied()
+            .take(FETCH_MAX)
+            .filter(|seq| window.message(*seq).is_none() && !self.fetched.contains_key(seq))
+            .collect();
+        missing.sort_unstable();
+        missing.dedup();
+        Next::Fetch(missing)
+    }
+
+    /// Messages from the log have arrived.
+    pub(super) fn fetch_done(&mut self, messages: Vec<MessageView>) {
+        self.is_fetching = false;
+        // Anything else was finished or emptied meanwhile.
+        let wanted: BTreeSet<Seq> =
+            self.returned.keys().copied().chain(self.again.values().map(|(seq, _)| *seq)).collect();
+        self.fetched.extend(
+            messages.into_iter().filter(|message| wanted.contains(&message.seq)).map(|message| (message.seq, message)),
+        );
+    }
+
+    /// The next consumer with room, if any; it stays in turn until [`Dispatch::turn`] is changed by the caller.
+    pub(super) fn next_consumer(&self) -> Option<SubscriptionId> {
+        self.turn.front().copied()
+    }
+}

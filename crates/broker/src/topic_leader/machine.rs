@@ -1,0 +1,880 @@
+//! The topic leader as a step machine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use nsquorum_consensus::{Refusal, TopicEvent};
+use nsquorum_environment::Monotonic;
+use nsquorum_protocol::{ChannelName, TopicName};
+use nsquorum_storage::{ENTRY_HEADER_BYTES, Entry, SpaceState};
+use nsquorum_topic::{
+    Accepted, Applied, Attempts, BatchView, ChannelIncarnation, Cursor, Effect, EntryPosition, Event, FeatureLevel,
+    RequeueCause, Seq, Term, TopicState,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::dispatch::{Dispatch, InFlight, Next};
+use super::input::{ChannelChange, Command, LeaderInput, Publish, Subscribe};
+use super::leading::Leading;
+use super::pipeline::Pipeline;
+use super::reader::{FetchRequest, ReadPosition, ReadRequest, ReaderDone, ReaderJob};
+use crate::leases::{Delivery, DeliveryToken, LeaseEvent, LeaseOutcome, OrphanedLeases};
+use crate::node::AdminError;
+use crate::publish::PublishError;
+use crate::stats::{ChannelStats, SubscriptionStats, TopicStats};
+use crate::subscription::{SubscribeError, SubscriptionEvent, SubscriptionId, SubscriptionOptions};
+
+/// The meaning of apply that this release writes for.
+const FEATURE_LEVEL: FeatureLevel = FeatureLevel::new(1);
+
+/// Bounds of one topic leader.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeaderLimits {
+    /// Message bytes of one entry (one command larger than that goes alone).
+    pub(crate) batch_bytes_max: usize,
+    /// Entries under way at a time.
+    pub(crate) proposals_max: usize,
+    /// Deferred messages of the topic.
+    pub(crate) deferred_max: u64,
+    /// Encoded state; beyond it channels read nothing new until consumers have finished more.
+    pub(crate) state_bytes_max: u64,
+    /// Deliveries of one channel before other work gets its turn.
+    pub(crate) burst_max: usize,
+}
+
+impl Default for LeaderLimits {
+    fn default() -> Self {
+        Self {
+            batch_bytes_max: 1 << 20,
+            proposals_max: 2,
+            deferred_max: 1_000_000,
+            state_bytes_max: 32 << 20,
+            burst_max: 1024,
+        }
+    }
+}
+
+/// What the shell has to do.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Propose this payload. Proposals must be made in this order.
+    Propose { term: Term, buffer: BytesMut, ticket: u64 },
+    /// Do this on a thread that may touch the disk.
+    Read(ReaderJob),
+    /// The topic's end was applied: metadata must learn of it, then `answers` may be given.
+    TopicDeleted { last_seq: Seq },
+}
+
+/// A consumer at its leader.
+#[derive(Debug)]
+struct Consumer {
+    channel: ChannelIncarnation,
+    options: SubscriptionOptions,
+    deliveries: mpsc::UnboundedSender<SubscriptionEvent>,
+    ready: u32,
+    in_flight: u64,
+    messages: u64,
+    finished: u64,
+    requeued: u64,
+    in_turn: bool,
+}
+
+impl Consumer {
+    fn has_room(&self) -> bool {
+        self.in_flight < u64::from(self.ready)
+    }
+}
+
+#[derive(Debug)]
+struct Orphans {
+    channel: ChannelIncarnation,
+    leases: OrphanedLeases,
+}
+
+/// The leader of one topic; see the module documentation.
+#[derive(Debug)]
+pub(crate) struct TopicLeader {
+    name: TopicName,
+    limits: LeaderLimits,
+    pipeline: Pipeline,
+    leading: Option<Leading>,
+    /// Inputs that arrived before this node led.
+    early: Vec<LeaderInput>,
+    consumers: BTreeMap<SubscriptionId, Consumer>,
+    /// Consumers whose channel is being created.
+    attaching: BTreeMap<ChannelName, Vec<Subscribe>>,
+    orphans: Vec<Orphans>,
+    space: SpaceState,
+    window_bytes_max: usize,
+    is_over: Option<PublishError>,
+    outputs: Vec<Output>,
+    delivered: u64,
+    /// Channels that stopped at their burst bound and go on at the next step.
+    unfinished_bursts: Vec<ChannelIncarnation>,
+}
+
+impl TopicLeader {
+    pub(crate) fn new(name: TopicName, limits: LeaderLimits) -> Self {
+        Self {
+            name,
+            limits,
+            pipeline: Pipeline::default(),
+            leading: None,
+            early: Vec::new(),
+            consumers: BTreeMap::new(),
+            attaching: BTreeMap::new(),
+            orphans: Vec::new(),
+            space: SpaceState::Ok,
+            window_bytes_max: 4 << 20,
+            is_over: None,
+            outputs: Vec::new(),
+            delivered: 0,
+            unfinished_bursts: Vec::new(),
+        }
+    }
+
+    /// Free disk space, as last looked at.
+    pub(crate) fn set_space(&mut self, space: SpaceState) {
+        self.space = space;
+    }
+
+    /// Bytes of recent entries that may be held for channels that lag.
+    pub(crate) fn set_window_bytes_max(&mut self, bytes: usize) {
+        self.window_bytes_max = bytes;
+    }
+
+    /// Bytes of recent entries held.
+    pub(crate) fn window_bytes(&self) -> usize {
+        self.leading.as_ref().map_or(0, |leading| leading.window.bytes())
+    }
+
+    // === inputs ===
+
+    /// Takes one input from a frontend or the node.
+    pub(crate) fn input(&mut self, input: LeaderInput, now: Monotonic) {
+        if let Some(why) = self.is_over {
+            refuse(input, why);
+            return;
+        }
+        if self.leading.is_none() {
+            // Bounded by the admission of publish bytes and by the number of connections.
+            self.early.push(input);
+            return;
+        }
+        match input {
+            LeaderInput::Publish(publish) => self.publish(publish),
+            LeaderInput::Subscribe(subscribe) => self.subscribe(subscribe),
+            LeaderInput::Ready { subscription, count } => self.ready(subscription, count),
+            LeaderInput::LeaseEvents { events } => self.lease_events(&events, now),
+            LeaderInput::Disconnected { subscription, leases } => self.disconnected(subscription, leases, now),
+            LeaderInput::IsInFlight { subscription, seq, answer } => {
+                // A caller that has gone needs no answer; the same holds for every answer below.
+                _ = answer.send(self.is_in_flight(subscription, seq));
+            }
+            LeaderInput::Command { command, answer } => self.command(command, answer),
+            LeaderInput::Channels { answer } => drop(answer.send(self.channels())),
+            LeaderInput::Stats { channel, answer } => drop(answer.send(self.stats(channel.as_ref()))),
+        }
+    }
+
+    /// Takes one event of the topic's group.
+    pub(crate) fn event(&mut self, event: TopicEvent, now: Monotonic) {
+        match event {
+            TopicEvent::LeaderStarted { term, state } => self.start_leading(term, state, now),
+            TopicEvent::Applied { entry, batch, applied } => self.applied(&entry, batch, &applied),
+            TopicEvent::Refused { ticket, refusal: Refusal::LeaseExpired } => self.pipeline.refused(ticket),
+            TopicEvent::Refused { refusal: Refusal::NotLeader | Refusal::Stopped, .. } | TopicEvent::Deposed => {
+                self.stop_leading(PublishError::Stopping);
+            }
+            TopicEvent::Quarantined => self.end(PublishError::Quarantined),
+        }
+    }
+
+    /// Takes what a reader found.
+    pub(crate) fn reader_done(&mut self, done: ReaderDone) {
+        let Some(leading) = &mut self.leading else { return };
+        match done {
+            ReaderDone::Read { channel, batches, resume } => {
+                if let Some(dispatch) = leading.dispatches.get_mut(&channel) {
+                    dispatch.read_done(batches, resume);
+                    self.dispatch(channel);
+                }
+            }
+            ReaderDone::Fetched { channel, messages } => {
+                if let Some(dispatch) = leading.dispatches.get_mut(&channel) {
+                    dispatch.fetch_done(messages);
+                    self.dispatch(channel);
+                }
+            }
+            ReaderDone::Failed { channel, error } => {
+                tracing::error!(
+                    topic = %self.name,
+                    channel = channel.get(),
+                    %error,
+                    "the log of this topic cannot be read here: the topic stops on this node; run `nsquorum verify` on \
+                     the stopped directory"
+                );
+                self.end(PublishError::Quarantined);
+            }
+        }
+    }
+
+    /// Does what time demands, and collects everything that the shell has to do.
+    pub(crate) fn step(&mut self, now: Monotonic) -> Vec<Output> {
+        self.expire_orphans(now);
+        self.release_due(now);
+        for channel in std::mem::take(&mut self.unfinished_bursts) {
+            self.dispatch(channel);
+        }
+        self.propose(now);
+        self.trim_window();
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Whether [`step`](Self::step) has more to do at once.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.unfinished_bursts.is_empty()
+    }
+
+    /// When [`step`](Self::step) has something to do if no input arrives before.
+    pub(crate) fn wake_at(&self) -> Option<Monotonic> {
+        let leading = self.leading.as_ref()?;
+        let due = leading.dispatches.values().filter_map(Dispatch::next_due).min().map(|due| leading.when(due));
+        let orphans = self.orphans.iter().filter_map(|orphans| orphans.leases.next_deadline()).min();
+        [due, orphans, self.pipeline.linger_until()].into_iter().flatten().min()
+    }
+
+    // === leadership ===
+
+    fn start_leading(&mut self, term: Term, state: Box<TopicState>, now: Monotonic) {
+        if self.leading.is_some() {
+            self.stop_leading(PublishError::Stopping);
+        }
+        tracing::debug!(topic = %self.name, term = term.get(), next_seq = state.next_seq().get(), "leading");
+        if state.is_deleted() {
+            // The node stopped between the end of the topic's log and the metadata's learning of it.
+            self.outputs.push(Output::TopicDeleted { last_seq: Seq::new(state.next_seq().get() - 1) });
+            self.end(PublishError::Exiting);
+            return;
+        }
+        self.pipeline.start(state.next_seq());
+        self.leading = Some(Leading::new(term, state, now));
+        self.delete_unused_ephemeral_channels();
+        for input in std::mem::take(&mut self.early) {
+            self.input(input, now);
+        }
+    }
+
+    /// Consumers must subscribe again: what they hold is re-claimed by whoever leads next.
+    fn stop_leading(&mut self, why: PublishError) {
+        self.leading = None;
+        self.pipeline.abandon(why, AdminError::Unavailable(why.to_string()));
+        self.consumers.clear();
+        self.attaching.clear();
+        self.orphans.clear();
+    }
+
+    fn end(&mut self, why: PublishError) {
+        self.stop_leading(why);
+        self.is_over = Some(why);
+        for input in std::mem::take(&mut self.early) {
+            refuse(input, why);
+        }
+    }
+
+    // === publishing ===
+
+    fn publish(&mut self, publish: Publish) {
+        let refusal = self.publish_refusal(&publish);
+        match refusal {
+            None => self.pipeline.publish(publish),
+            Some(why) => drop(publish.answer.send(Err(why))),
+        }
+    }
+
+    fn publish_refusal(&self, publish: &Publish) -> Option<PublishError> {
+        if self.space != SpaceState::Ok {
+            return Some(PublishError::DiskFull);
+        }
+        let deferred = publish.messages.iter().filter(|message| message.defer_ms > 0).count() as u64;
+        if deferred > 0 {
+            let known = self.leading.as_ref().map_or(0, |leading| leading.state.usage().deferred);
+            if known + self.pipeline.deferred_waiting() + deferred > self.limits.deferred_max {
+                return Some(PublishError::TooManyDeferred);
+            }
+        }
+        None
+    }
+
+    fn propose(&mut self, now: Monotonic) {
+        let Some(leading) = &self.leading else { return };
+        // Far below the publish watermark even FINs wait: the last space belongs to whatever frees some.
+        if self.space == SpaceState::RefuseAll {
+            return;
+        }
+        while let Some(ready) = self.pipeline.next(
+            now,
+            self.limits.proposals_max,
+            self.limits.batch_bytes_max,
+            ENTRY_HEADER_BYTES,
+        ) {
+            let time = leading.clock(now);
+            metrics::histogram!("nsquorum_batch_messages").record(f64::from(ready.builder.message_count()));
+            let buffer = ready.builder.finish(leading.term, ready.first_seq, time, FEATURE_LEVEL);
+            self.outputs.push(Output::Propose { term: leading.term, buffer, ticket: ready.ticket });
+        }
+    }
+
+    // === apply ===
+
+    fn applied(&mut self, entry: &Entry, batch: BatchView, applied: &Applied) {
+        let Some(leading) = &mut self.leading else { return };
+        let header = entry.header();
+        leading.applied_end = header.index.next();
+        let at = EntryPosition {
+            index: header.index,
+            term: header.term,
+            encoded_bytes: u32::try_from(entry.encoded_len()).expect("an entry's length is a u32 in its header"),
+        };
+        let own = leading.state.apply_batch(at, &batch).expect("the group has applied the same entry to an equal state");
+        assert_eq!(&own, applied, "the leader's copy of the state went another way than the group's");
+        let batch_header = batch.header();
+        let is_own = batch_header.term == leading.term && header.term == leading.term;
+        let next_seq = leading.state.next_seq();
+        match own {
+            Applied::Accepted(accepted) => {
+                if is_own {
+                    self.pipeline.accepted(batch_header.first_seq);
+                }
+                leading.window.push(batch, entry.encoded_len());
+                self.effects(&accepted);
+            }
+            Applied::Void(reason) => {
+                tracing::warn!(topic = %self.name, index = header.index.get(), %reason, "a void batch");
+                metrics::counter!("nsquorum_void_batches_total").increment(1);
+                if is_own {
+                    self.pipeline.void(batch_header.first_seq);
+                }
+            }
+        }
+        self.pipeline.settle(next_seq);
+        self.dispatch_all();
+    }
+
+    fn effects(&mut self, accepted: &Accepted) {
+        for effect in &accepted.effects {
+            let Some(leading) = &mut self.leading else { return };
+            match effect {
+                Effect::ChannelCreated { name, channel, existed, .. } => {
+                    let (name, channel, existed) = (name.clone(), *channel, *existed);
+                    if !existed {
+                        // An effect later in the same batch may have deleted it again.
+                        let Some(created) = leading.state.channel(channel) else { continue };
+                        leading.dispatches.insert(channel, Dispatch::new(created, &leading.state));
+                    }
+                    self.attach_waiting(&name, channel);
+                }
+                Effect::ChannelDeleted { channel, .. } => {
+                    leading.dispatches.remove(channel);
+                    let channel = *channel;
+                    self.consumers.retain(|_, consumer| consumer.channel != channel);
+                    self.orphans.retain(|orphans| orphans.channel != channel);
+                }
+                Effect::ChannelEmptied { channel, up_to } => {
+                    if let Some(dispatch) = leading.dispatches.get_mut(channel) {
+                        dispatch.empty(*up_to);
+                    }
+                    self.emptied(*channel);
+                }
+                Effect::Deferred { seq, due } => {
+                    for (incarnation, dispatch) in &mut leading.dispatches {
+                        if let Some(channel) = leading.state.channel(*incarnation) {
+                            dispatch.defer(*seq, *due, channel);
+                        }
+                    }
+                }
+                Effect::Requeued { channel, seq, attempts, not_before, behind } => {
+                    if let Some(dispatch) = leading.dispatches.get_mut(channel) {
+                        dispatch.requeued(*seq, *attempts, *not_before, *behind);
+                    }
+                }
+                Effect::TopicEmptied => {
+                    let next_seq = leading.state.next_seq();
+                    for dispatch in leading.dispatches.values_mut() {
+                        dispatch.raise_horizon(next_seq);
+                    }
+                }
+                Effect::TopicDeleted { next_seq } => {
+                    let last_seq = Seq::new(next_seq.get() - 1);
+                    self.outputs.push(Output::TopicDeleted { last_seq });
+                    self.end(PublishError::Exiting);
+                    return;
+                }
+                Effect::ChannelPaused { .. }
+                | Effect::ChannelUnpaused { .. }
+                | Effect::TopicPaused
+                | Effect::TopicUnpaused
+                | Effect::Finished { .. } => {}
+            }
+        }
+    }
+
+    /// Emptying takes the messages out of the consumers' hands: they have room at once.
+    fn emptied(&mut self, channel: ChannelIncarnation) {
+        let Some(dispatch) = self.leading.as_mut().and_then(|leading| leading.dispatches.get_mut(&channel)) else {
+            return;
+        };
+        for id in &dispatch.consumers {
+            if let Some(consumer) = self.consumers.get_mut(id) {
+                consumer.in_flight = 0;
+                // A consumer that is gone is noticed at its disconnect.
+                drop(consumer.deliveries.send(SubscriptionEvent::Emptied));
+                if consumer.has_room() && !consumer.in_turn {
+                    consumer.in_turn = true;
+                    dispatch.turn.push_back(*id);
+                }
+            }
+        }
+        for orphans in self.orphans.iter_mut().filter(|orphans| orphans.channel == channel) {
+            orphans.leases.empty();
+        }
+    }
+
+    // === consumers ===
+
+    fn subscribe(&mut self, subscribe: Subscribe) {
+        let Some(leading) = &self.leading else { return };
+        let existing = leading.state.channel_by_name(&subscribe.channel).map(|channel| channel.incarnation());
+        match existing {
+            Some(channel) => self.attach(subscribe, channel),
+            None => {
+                let waiting = self.attaching.entry(subscribe.channel.clone()).or_default();
+                let is_first = waiting.is_empty();
+                let name = subscribe.channel.clone();
+                waiting.push(subscribe);
+                if is_first {
+                    self.pipeline.command(Event::CreateChannel { name }, None);
+                }
+            }
+        }
+    }
+
+    fn attach_waiting(&mut self, name: &ChannelName, channel: ChannelIncarnation) {
+        for subscribe in self.attaching.remove(name).unwrap_or_default() {
+            self.attach(subscribe, channel);
+        }
+    }
+
+    fn attach(&mut self, subscribe: Subscribe, channel: ChannelIncarnation) {
+        let Some(dispatch) = self.leading.as_mut().and_then(|leading| leading.dispatches.get_mut(&channel)) else {
+            drop(subscribe.answer.send(Err(SubscribeError::Deleted)));
+            return;
+        };
+        if subscribe.answer.send(Ok(())).is_err() {
+            return; // the connection has gone meanwhile
+        }
+        dispatch.consumers.insert(subscribe.id);
+        self.consumers.insert(
+            subscribe.id,
+            Consumer {
+                channel,
+                options: subscribe.options,
+                deliveries: subscribe.deliveries,
+                ready: 0,
+                in_flight: 0,
+                messages: 0,
+                finished: 0,
+                requeued: 0,
+                in_turn: false,
+            },
+        );
+    }
+
+    fn ready(&mut self, id: SubscriptionId, count: u32) {
+        let Some(consumer) = self.consumers.get_mut(&id) else { return };
+        consumer.ready = count;
+        let channel = consumer.channel;
+        self.take_turn(id);
+        self.dispatch(channel);
+    }
+
+    /// Lets a consumer with room take part in its channel's round.
+    fn take_turn(&mut self, id: SubscriptionId) {
+        let Some(consumer) = self.consumers.get_mut(&id) else { return };
+        let dispatch = self.leading.as_mut().and_then(|leading| leading.dispatches.get_mut(&consumer.channel));
+        if let Some(dispatch) = dispatch
+            && consumer.has_room()
+            && !consumer.in_turn
+        {
+            consumer.in_turn = true;
+            dispatch.turn.push_back(id);
+        }
+    }
+
+    fn lease_events(&mut self, events: &[LeaseEvent], now: Monotonic) {
+        let mut touched: Option<ChannelIncarnation> = None;
+        for event in events {
+            self.lease_event(event, now);
+            let channel = event.token.channel;
+            if let Some(before) = touched.replace(channel)
+                && before != channel
+            {
+                self.dispatch(before);
+            }
+        }
+        if let Some(channel) = touched {
+            self.dispatch(channel);
+        }
+    }
+
+    fn lease_event(&mut self, event: &LeaseEvent, now: Monotonic) {
+        let token = event.token;
+        let Some(leading) = &mut self.leading else { return };
+        let clock = leading.clock(now);
+        let Some(dispatch) = leading.dispatches.get_mut(&token.channel) else { return };
+        let holder = dispatch.in_flight.get(&token.seq).copied();
+        let is_holder = holder.is_some_and(|holder| holder.delivery == token.delivery && token.term == leading.term);
+        // A FIN counts while the message is unfinished, whoever holds it now; everything else only from the holder.
+        if !is_holder && event.outcome != LeaseOutcome::Finished {
+            return;
+        }
+        if is_holder {
+            dispatch.in_flight.remove(&token.seq);
+        }
+        let requeue = |not_before, cause| Event::Requeue {
+            channel: token.channel,
+            seq: token.seq,
+            attempts: token.attempts,
+            not_before,
+            cause,
+        };
+        match event.outcome {
+            LeaseOutcome::Finished => {
+                if leading.state.channel(token.channel).is_some_and(|channel| !channel.is_finished(token.seq)) {
+                    self.pipeline.finish(token.channel, token.seq, now);
+                }
+            }
+            LeaseOutcome::Requeued { delay_ms } => {
+                count_redelivery("requeue");
+                let not_before = (delay_ms > 0).then(|| clock.plus_ms(delay_ms));
+                self.pipeline.requeue(requeue(not_before, RequeueCause::Requeue));
+            }
+            LeaseOutcome::TimedOut => {
+                count_redelivery("timeout");
+                self.pipeline.requeue(requeue(None, RequeueCause::Timeout));
+            }
+            LeaseOutcome::Disconnected => {
+                count_redelivery("disconnect");
+                self.pipeline.requeue(requeue(None, RequeueCause::Disconnect));
+            }
+            LeaseOutcome::Returned => {
+                dispatch.give_back(token.seq, Attempts::new(token.attempts.get().saturating_sub(1)));
+            }
+        }
+        if let Some(holder) = holder.filter(|_| is_holder) {
+            self.released(holder.consumer, event.outcome);
+        }
+    }
+
+    fn released(&mut self, id: SubscriptionId, outcome: LeaseOutcome) {
+        let Some(consumer) = self.consumers.get_mut(&id) else { return };
+        consumer.in_flight = consumer.in_flight.saturating_sub(1);
+        match outcome {
+            LeaseOutcome::Finished => consumer.finished += 1,
+            LeaseOutcome::Requeued { .. } => consumer.requeued += 1,
+            LeaseOutcome::Returned => consumer.messages = consumer.messages.saturating_sub(1),
+            LeaseOutcome::TimedOut | LeaseOutcome::Disconnected => {}
+        }
+        self.take_turn(id);
+    }
+
+    fn disconnected(&mut self, id: SubscriptionId, leases: OrphanedLeases, now: Monotonic) {
+        let Some(consumer) = self.consumers.remove(&id) else { return };
+        let channel = consumer.channel;
+        let Some(dispatch) = self.leading.as_mut().and_then(|leading| leading.dispatches.get_mut(&channel)) else {
+            return;
+        };
+        dispatch.consumers.remove(&id);
+        dispatch.turn.retain(|in_turn| *in_turn != id);
+        // What it never wrote to the socket keeps its place; what it did write stays in flight until its own deadline.
+        let unwritten: Vec<(Seq, InFlight)> = dispatch
+            .in_flight
+            .iter()
+            .filter(|(seq, held)| held.consumer == id && !leases.holds(**seq, held.delivery))
+            .map(|(seq, held)| (*seq, *held))
+            .collect();
+        for (seq, held) in unwritten {
+            dispatch.in_flight.remove(&seq);
+            dispatch.give_back(seq, Attempts::new(held.attempts.get().saturating_sub(1)));
+        }
+        if dispatch.consumers.is_empty() && dispatch.name.is_ephemeral() {
+            self.pipeline.command(Event::DeleteChannel { channel }, None);
+        } else if !leases.is_empty() {
+            self.orphans.push(Orphans { channel, leases });
+            self.expire_orphans(now);
+        }
+        self.dispatch(channel);
+    }
+
+    fn expire_orphans(&mut self, now: Monotonic) {
+        if self.orphans.is_empty() {
+            return;
+        }
+        let events: Vec<LeaseEvent> =
+            self.orphans.iter_mut().flat_map(|orphans| orphans.leases.expire(now)).collect();
+        self.orphans.retain(|orphans| !orphans.leases.is_empty());
+        self.lease_events(&events, now);
+    }
+
+    /// Ephemeral channels live as long as a consumer is attached; a new leader has none yet that belonged to an earlier one.
+    fn delete_unused_ephemeral_channels(&mut self) {
+        let Some(leading) = &self.leading else { return };
+        for dispatch in leading.dispatches.values().filter(|dispatch| dispatch.name.is_ephemeral()) {
+            self.pipeline.command(Event::DeleteChannel { channel: dispatch.channel }, None);
+        }
+    }
+
+    // === dispatch ===
+
+    fn release_due(&mut self, now: Monotonic) {
+        let Some(leading) = &mut self.leading else { return };
+        let clock = leading.clock(now);
+        let tail = leading.state.next_seq();
+        let mut due = Vec::new();
+        for dispatch in leading.dispatches.values_mut() {
+            if dispatch.next_due().is_some_and(|next| next <= clock) {
+                dispatch.release_due(clock, tail);
+                due.push(dispatch.channel);
+            }
+        }
+        for channel in due {
+            self.dispatch(channel);
+        }
+    }
+
+    fn dispatch_all(&mut self) {
+        let Some(leading) = &self.leading else { return };
+        let channels: Vec<ChannelIncarnation> =
+            leading.dispatches.values().filter(|d| !d.turn.is_empty()).map(|d| d.channel).collect();
+        for channel in channels {
+            self.dispatch(channel);
+        }
+    }
+
+    /// Hands messages of a channel to consumers with room until one of both has run out.
+    fn dispatch(&mut self, channel: ChannelIncarnation) {
+        let Some(leading) = &mut self.leading else { return };
+        let is_paused = leading.state.channel(channel).is_none_or(|channel| channel.is_paused());
+        // Beyond this bound nothing new is begun; what came back may still be finished, which makes the state smaller.
+        let may_read = leading.state.usage().encoded_bytes <= self.limits.state_bytes_max;
+        let Leading { term, state, window, dispatches, .. } = leading;
+        let term = *term;
+        let Some(dispatch) = dispatches.get_mut(&channel) else { return };
+        if is_paused {
+            return;
+        }
+        let mut burst = 0;
+        while let Some(id) = dispatch.next_consumer() {
+            let Some(consumer) = self.consumers.get_mut(&id).filter(|consumer| consumer.has_room()) else {
+                dispatch.turn.pop_front();
+                if let Some(consumer) = self.consumers.get_mut(&id) {
+                    consumer.in_turn = false;
+                }
+                continue;
+            };
+            if burst == self.limits.burst_max {
+                self.unfinished_bursts.push(channel);
+                break;
+            }
+            let (message, attempts) = match dispatch.next(state, window, may_read) {
+                Next::Message { message, attempts } => (message, attempts),
+                Next::Nothing => break,
+                Next::Read => {
+                    let from = dispatch.resume.unwrap_or_else(|| position(state, dispatch.read_next));
+                    let wanted = dispatch.read_next;
+                    dispatch.is_reading = true;
+                    let request = ReadRequest { channel, from, wanted, end: leading.applied_end };
+                    self.outputs.push(Output::Read(ReaderJob::Read(request)));
+                    break;
+                }
+                Next::Fetch(seqs) => {
+                    let messages = seqs.into_iter().map(|seq| (seq, position(state, seq))).collect();
+                    dispatch.is_fetching = true;
+                    let request = FetchRequest { channel, messages, end: leading.applied_end };
+                    self.outputs.push(Output::Read(ReaderJob::Fetch(request)));
+                    break;
+                }
+            };
+            burst += 1;
+            leading.deliveries += 1;
+            let token = DeliveryToken {
+                channel,
+                seq: message.seq,
+                attempts: attempts.next(),
+                term,
+                delivery: leading.deliveries,
+            };
+            let delivery = Delivery {
+                token,
+                published_at: message.published_at,
+                body: message.body,
+                crc32c: message.crc32c,
+            };
+            if consumer.deliveries.send(SubscriptionEvent::Deliver(delivery)).is_err() {
+                // Its connection is gone and will say so; until then it takes no part.
+                dispatch.give_back(token.seq, attempts);
+                consumer.ready = 0;
+                continue;
+            }
+            self.delivered += 1;
+            consumer.in_flight += 1;
+            consumer.messages += 1;
+            dispatch
+                .in_flight
+                .insert(token.seq, InFlight { consumer: id, attempts: token.attempts, delivery: token.delivery });
+            if dispatch.turn.len() > 1 {
+                dispatch.turn.rotate_left(1);
+            }
+        }
+    }
+
+    fn trim_window(&mut self) {
+        let bytes_max = self.window_bytes_max;
+        if let Some(leading) = &mut self.leading {
+            let needed_from = leading.needed_from();
+            leading.window.trim(needed_from, bytes_max);
+        }
+    }
+
+    // === administration and questions ===
+
+    fn command(&mut self, command: Command, answer: oneshot::Sender<Result<(), AdminError>>) {
+        let Some(leading) = &self.leading else { return };
+        let event = match command {
+            Command::Topic(event) => event,
+            Command::CreateChannel(name) => Event::CreateChannel { name },
+            Command::Channel(name, change) => {
+                let Some(channel) = leading.state.channel_by_name(&name).map(|channel| channel.incarnation()) else {
+                    drop(answer.send(Err(AdminError::ChannelNotFound)));
+                    return;
+                };
+                match change {
+                    ChannelChange::Delete => Event::DeleteChannel { channel },
+                    ChannelChange::Empty => Event::EmptyChannel { channel },
+                    ChannelChange::Pause => Event::PauseChannel { channel },
+                    ChannelChange::Unpause => Event::UnpauseChannel { channel },
+                }
+            }
+        };
+        self.pipeline.command(event, Some(answer));
+    }
+
+    fn is_in_flight(&self, id: SubscriptionId, seq: Seq) -> bool {
+        let channel = self.consumers.get(&id).map(|consumer| consumer.channel);
+        channel
+            .and_then(|channel| self.leading.as_ref()?.dispatches.get(&channel))
+            .is_some_and(|dispatch| dispatch.in_flight.contains_key(&seq))
+    }
+
+    fn channels(&self) -> Vec<ChannelName> {
+        let Some(leading) = &self.leading else { return Vec::new() };
+        let mut names: Vec<ChannelName> = leading.state.channels().map(|channel| channel.name().clone()).collect();
+        names.sort();
+        names
+    }
+
+    fn stats(&self, only: Option<&ChannelName>) -> TopicStats {
+        let mut stats = TopicStats {
+            name: self.name.clone(),
+            depth: 0,
+            message_count: 0,
+            message_bytes: 0,
+            paused: false,
+            channels: Vec::new(),
+        };
+        let Some(leading) = &self.leading else { return stats };
+        let state = &leading.state;
+        stats.message_count = state.message_count();
+        stats.message_bytes = state.message_bytes();
+        stats.paused = state.paused_at().is_some();
+        stats.depth = match state.channels().next() {
+            None => state.next_seq().get() - state.purge_floor().get(),
+            Some(_) => state.next_seq().get() - state.readable_end().get(),
+        };
+        for channel in state.channels() {
+            if only.is_some_and(|only| only != channel.name()) {
+                continue;
+            }
+            let Some(dispatch) = leading.dispatches.get(&channel.incarnation()) else { continue };
+            let in_flight_count = dispatch.in_flight.len() as u64;
+            let deferred_count = dispatch.deferred_count();
+            let settling = self.pipeline.settling(channel.incarnation());
+            let unfinished = channel.unfinished_below(state.readable_end());
+            stats.channels.push(ChannelStats {
+                name: channel.name().clone(),
+                depth: unfinished.saturating_sub(in_flight_count + deferred_count + settling),
+                in_flight_count,
+                deferred_count,
+                message_count: channel.message_count(),
+                requeue_count: channel.requeue_count(),
+                timeout_count: channel.timeout_count(),
+                paused: channel.is_paused(),
+                clients: dispatch.consumers.iter().filter_map(|id| self.consumer_stats(*id)).collect(),
+            });
+        }
+        stats.channels.sort_by(|a, b| a.name.cmp(&b.name));
+        stats
+    }
+
+    fn consumer_stats(&self, id: SubscriptionId) -> Option<SubscriptionStats> {
+        let consumer = self.consumers.get(&id)?;
+        Some(SubscriptionStats {
+            id,
+            client: Arc::clone(&consumer.options.client),
+            ready_count: consumer.ready,
+            in_flight_count: consumer.in_flight,
+            message_count: consumer.messages,
+            finish_count: consumer.finished,
+            requeue_count: consumer.requeued,
+        })
+    }
+}
+
+/// Where a reader that wants `seq` begins.
+fn position(state: &TopicState, seq: Seq) -> ReadPosition {
+    let point = state.index_point(seq).expect("an unfinished message lies at or after an index point");
+    ReadPosition { index: point.index, cursor: Cursor::at_point(&point) }
+}
+
+fn count_redelivery(cause: &'static str) {
+    metrics::counter!("nsquorum_redeliveries_total", "cause" => cause).increment(1);
+}
+
+/// Answers an input of a topic that is over.
+fn refuse(input: LeaderInput, why: PublishError) {
+    match input {
+        LeaderInput::Publish(publish) => drop(publish.answer.send(Err(why))),
+        LeaderInput::Subscribe(subscribe) => {
+            let error = match why {
+                PublishError::Exiting => SubscribeError::Deleted,
+                why => SubscribeError::Unavailable(why.to_string()),
+            };
+            drop(subscribe.answer.send(Err(error)));
+        }
+        LeaderInput::Command { answer, .. } => {
+            let error = match why {
+                PublishError::Exiting => AdminError::TopicNotFound,
+                why => AdminError::Unavailable(why.to_string()),
+            };
+            drop(answer.send(Err(error)));
+        }
+        // Dropping their answers tells these callers that there is nothing.
+        LeaderInput::IsInFlight { .. }
+        | LeaderInput::Channels { .. }
+        | LeaderInput::Stats { .. }
+        | LeaderInput::Ready { .. }
+        | LeaderInput::LeaseEvents { .. }
+        | LeaderInput::Disconnected { .. } => {}
+    }
+}

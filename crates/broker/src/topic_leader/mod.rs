@@ -1,0 +1,26 @@
+//! The topic leader: one task per topic that numbers, proposes, answers and dispatches.
+//!
+//! [`TopicLeader`] is the deciding part, a synchronous step machine: inputs and the time go in; answers, deliveries and [`Output`]s come
+//! out. [`shell`] is the task around it. Parts of the machine, each a subject of its own:
+//! - [`pipeline`]: what waits, what is proposed, and what happens when a proposal is refused;
+//! - [`dispatch`]: one channel's way through the log, and what came back to it;
+//! - [`window`]: the newest entries in memory; [`reader`]: older ones from the log.
+//!
+//! There is one leader task, not one per channel or connection, because numbering needs one place anyway and because everything that waits
+//! in one inbox becomes one entry and one sync: the batch grows while the disk works, without any timer.
+
+mod dispatch;
+mod input;
+mod leading;
+mod machine;
+mod pipeline;
+mod reader;
+mod shell;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use input::{ChannelChange, Command, LeaderInput, Publish, Subscribe};
+pub(crate) use machine::LeaderLimits;
+pub(crate) use shell::{LeaderShell, TailBudget};

@@ -1,0 +1,348 @@
+//! What waits to be proposed, what is proposed, and what happens when a proposal is refused.
+//!
+//! Only this leader proposes, in order. A batch says which number it begins with, so several may be under way: if one is refused, those
+//! behind it are void when they are applied, without harm. After a refusal or a void batch nothing more is proposed until everything
+//! under way has settled; then all of it goes again, in the original order, under the numbers that the applied state says.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use nsquorum_environment::Monotonic;
+use nsquorum_topic::{BatchBuilder, ChannelIncarnation, Event, Seq, SeqRange};
+use tokio::sync::oneshot;
+
+use super::input::Publish;
+use crate::node::AdminError;
+use crate::publish::PublishError;
+
+/// How long finished numbers wait for company. Nobody waits for a FIN, and a message published meanwhile takes them along for nothing:
+/// without this each FIN of a slow consumer would be a sync of its own, in the way of the next publish.
+pub(super) const FINISH_LINGER: Duration = Duration::from_millis(5);
+/// Finished numbers that do not wait any longer.
+const FINISHES_WAITING_MAX: usize = 4096;
+/// Finished numbers plus requeues of one batch.
+const EVENTS_PER_BATCH_MAX: usize = 65_536;
+
+/// A change with somebody who waits for it.
+#[derive(Debug)]
+pub(super) enum Request {
+    Publish { publish: Publish, bytes: usize },
+    Command { event: Event, answer: Option<oneshot::Sender<Result<(), AdminError>>> },
+}
+
+impl Request {
+    pub(super) fn fail(self, publish: PublishError, admin: AdminError) {
+        // Whoever waited may have given up: nothing to tell then.
+        match self {
+            Self::Publish { publish: request, .. } => drop(request.answer.send(Err(publish))),
+            Self::Command { answer: Some(answer), .. } => drop(answer.send(Err(admin))),
+            Self::Command { answer: None, .. } => {}
+        }
+    }
+
+    fn succeed(self) {
+        match self {
+            Self::Publish { publish, .. } => drop(publish.answer.send(Ok(()))),
+            Self::Command { answer: Some(answer), .. } => drop(answer.send(Ok(()))),
+            Self::Command { answer: None, .. } => {}
+        }
+    }
+}
+
+/// The contents of one batch.
+#[derive(Debug, Default)]
+struct Content {
+    requests: Vec<Request>,
+    finishes: BTreeMap<ChannelIncarnation, Vec<Seq>>,
+    requeues: Vec<Event>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    UnderWay,
+    NotInLog,
+}
+
+#[derive(Debug)]
+struct Proposed {
+    ticket: u64,
+    first_seq: Seq,
+    content: Content,
+    fate: Fate,
+}
+
+/// A batch that is ready to be proposed.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) ticket: u64,
+    pub(super) builder: BatchBuilder,
+    pub(super) first_seq: Seq,
+}
+
+/// Waiting and proposed changes of one topic.
+#[derive(Debug, Default)]
+pub(super) struct Pipeline {
+    requests: VecDeque<Request>,
+    finishes: BTreeMap<ChannelIncarnation, Vec<Seq>>,
+    finish_count: usize,
+    finishes_since: Option<Monotonic>,
+    requeues: VecDeque<Event>,
+    under_way: VecDeque<Proposed>,
+    /// Something was refused or void: settle, then go again.
+    is_stalled: bool,
+    next_seq: Seq,
+    next_ticket: u64,
+    deferred_waiting: u64,
+}
+
+impl Pipeline {
+    /// A new leadership: numbers continue at `next_seq`.
+    pub(super) fn start(&mut self, next_seq: Seq) {
+        assert!(self.under_way.is_empty(), "a leadership begins with nothing under way");
+        self.next_seq = next_seq;
+        self.is_stalled = false;
+    }
+
+    pub(super) fn publish(&mut self, publish: Publish) {
+        let bytes = publish.messages.iter().map(|message| message.body.len()).sum();
+        self.deferred_waiting += deferred_in(&publish);
+        self.requests.push_back(Request::Publish { publish, bytes });
+    }
+
+    pub(super) fn command(&mut self, event: Event, answer: Option<oneshot::Sender<Result<(), AdminError>>>) {
+        self.requests.push_back(Request::Command { event, answer });
+    }
+
+    pub(super) fn finish(&mut self, channel: ChannelIncarnation, seq: Seq, now: Monotonic) {
+        self.finishes.entry(channel).or_default().push(seq);
+        self.finish_count += 1;
+        self.finishes_since.get_or_insert(now);
+    }
+
+    pub(super) fn requeue(&mut self, event: Event) {
+        self.requeues.push_back(event);
+    }
+
+    /// Deferred messages that are not applied yet.
+    pub(super) fn deferred_waiting(&self) -> u64 {
+        self.deferred_waiting
+    }
+
+    /// Messages of a channel whose FIN or return is decided but not applied.
+    pub(super) fn settling(&self, channel: ChannelIncarnation) -> u64 {
+        let proposed = self.under_way.iter().map(|proposed| &proposed.content);
+        let finishes = proposed
+            .clone()
+            .map(|content| &content.finishes)
+            .chain([&self.finishes])
+            .filter_map(|finishes| finishes.get(&channel))
+            .map(Vec::len)
+            .sum::<usize>();
+        let requeues = proposed
+            .flat_map(|content| &content.requeues)
+            .chain(&self.requeues)
+            .filter(|event| matches!(event, Event::Requeue { channel: of, .. } if *of == channel))
+            .count();
+        (finishes + requeues) as u64
+    }
+
+    /// When finished numbers stop waiting for company, if nothing else is waiting.
+    pub(super) fn linger_until(&self) -> Option<Monotonic> {
+        self.finishes_since.filter(|_| !self.is_stalled).map(|since| since + FINISH_LINGER)
+    }
+
+    fn has_urgent(&self) -> bool {
+        !self.requests.is_empty() || !self.requeues.is_empty() || self.finish_count >= FINISHES_WAITING_MAX
+    }
+
+    /// The next batch, if something waits that should go now and no more than `under_way_max` are under way.
+    pub(super) fn next(
+        &mut self,
+        now: Monotonic,
+        under_way_max: usize,
+        bytes_max: usize,
+        header_room: usize,
+    ) -> Option<Ready> {
+        if self.is_stalled || self.under_way.len() >= under_way_max {
+            return None;
+        }
+        let lingered = self.linger_until().is_some_and(|until| until <= now);
+        if !self.has_urgent() && !lingered {
+            return None;
+        }
+        let content = self.take(bytes_max);
+        let builder = content.build(header_room);
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let first_seq = self.next_seq;
+        self.next_seq = first_seq.plus(u64::from(builder.message_count()));
+        self.under_way.push_back(Proposed { ticket, first_seq, content, fate: Fate::UnderWay });
+        Some(Ready { ticket, builder, first_seq })
+    }
+
+    fn take(&mut self, bytes_max: usize) -> Content {
+        let mut content = Content::default();
+        let mut bytes = 0;
+        while let Some(request) = self.requests.front() {
+            let (size, is_deletion) = match request {
+                Request::Publish { bytes, .. } => (*bytes, false),
+                Request::Command { event, .. } => (0, *event == Event::DeleteTopic),
+            };
+            // The end of a topic stands alone in its batch. One command is never split; a large one goes alone.
+            if !content.requests.is_empty() && (is_deletion || bytes + size > bytes_max) {
+                break;
+            }
+            bytes += size;
+            content.requests.extend(self.requests.pop_front());
+            if is_deletion {
+                return content;
+            }
+        }
+        let mut room = EVENTS_PER_BATCH_MAX;
+        if self.finish_count <= room {
+            room -= self.finish_count;
+            content.finishes = std::mem::take(&mut self.finishes);
+        } else {
+            while let Some((channel, mut seqs)) = self.finishes.pop_first() {
+                if seqs.len() > room {
+                    let rest = seqs.split_off(room);
+                    self.finishes.insert(channel, rest);
+                }
+                room -= seqs.len();
+                if !seqs.is_empty() {
+                    content.finishes.insert(channel, seqs);
+                }
+                if room == 0 {
+                    break;
+                }
+            }
+        }
+        self.finish_count = self.finishes.values().map(Vec::len).sum();
+        if self.finish_count == 0 {
+            self.finishes_since = None;
+        }
+        let requeues = self.requeues.len().min(room);
+        content.requeues.extend(self.requeues.drain(..requeues));
+        content
+    }
+
+    /// A proposal of this leader was refused: it is not in the log.
+    pub(super) fn refused(&mut self, ticket: u64) {
+        if let Some(proposed) = self.under_way.iter_mut().find(|proposed| proposed.ticket == ticket) {
+            proposed.fate = Fate::NotInLog;
+            self.is_stalled = true;
+        }
+    }
+
+    /// A batch of this leader was accepted: answers everybody in it.
+    pub(super) fn accepted(&mut self, first_seq: Seq) {
+        let proposed = self.next_under_way(first_seq);
+        for request in proposed.content.requests {
+            if let Request::Publish { publish, .. } = &request {
+                self.deferred_waiting -= deferred_in(publish);
+            }
+            request.succeed();
+        }
+    }
+
+    /// A batch of this leader was void: nothing of it happened.
+    pub(super) fn void(&mut self, first_seq: Seq) {
+        self.is_stalled = true;
+        let place = self.place_under_way(first_seq);
+        self.under_way[place].fate = Fate::NotInLog;
+    }
+
+    fn place_under_way(&self, first_seq: Seq) -> usize {
+        let place = self.under_way.iter().position(|proposed| proposed.fate == Fate::UnderWay);
+        let place = place.expect("an applied batch of this leadership was proposed by it");
+        assert_eq!(self.under_way[place].first_seq, first_seq, "batches are applied in the order of their proposals");
+        place
+    }
+
+    fn next_under_way(&mut self, first_seq: Seq) -> Proposed {
+        let place = self.place_under_way(first_seq);
+        self.under_way.remove(place).expect("the place was just looked up")
+    }
+
+    /// After a refusal: once nothing is under way any more, puts everything back in its order, to go again from `next_seq`.
+    pub(super) fn settle(&mut self, next_seq: Seq) {
+        if !self.is_stalled || self.under_way.iter().any(|proposed| proposed.fate == Fate::UnderWay) {
+            return;
+        }
+        for proposed in std::mem::take(&mut self.under_way).into_iter().rev() {
+            self.put_back(proposed.content);
+        }
+        self.next_seq = next_seq;
+        self.is_stalled = false;
+    }
+
+    fn put_back(&mut self, content: Content) {
+        for request in content.requests.into_iter().rev() {
+            self.requests.push_front(request);
+        }
+        for event in content.requeues.into_iter().rev() {
+            self.requeues.push_front(event);
+        }
+        for (channel, seqs) in content.finishes {
+            self.finish_count += seqs.len();
+            self.finishes.entry(channel).or_default().extend(seqs);
+        }
+        if self.finish_count > 0 {
+            self.finishes_since.get_or_insert(Monotonic::START);
+        }
+    }
+
+    /// The leadership is over: the fate of what is under way is unknown here, and nothing of it is proposed again.
+    pub(super) fn abandon(&mut self, publish: PublishError, admin: AdminError) {
+        let under_way = std::mem::take(&mut self.under_way);
+        let waiting = std::mem::take(&mut self.requests);
+        for request in under_way.into_iter().flat_map(|proposed| proposed.content.requests).chain(waiting) {
+            request.fail(publish, admin.clone());
+        }
+        *self = Self { next_ticket: self.next_ticket, ..Self::default() };
+    }
+}
+
+fn deferred_in(publish: &Publish) -> u64 {
+    publish.messages.iter().filter(|message| message.defer_ms > 0).count() as u64
+}
+
+impl Content {
+    fn build(&self, header_room: usize) -> BatchBuilder {
+        let mut builder = BatchBuilder::with_header_room(header_room);
+        for request in &self.requests {
+            match request {
+                Request::Command { event, .. } => builder.push_event(event),
+                Request::Publish { publish, .. } => {
+                    for message in &publish.messages {
+                        builder.push_message(message);
+                    }
+                }
+            }
+        }
+        for (channel, seqs) in &self.finishes {
+            builder.push_event(&Event::Finish { channel: *channel, ranges: ranges_of(seqs) });
+        }
+        for event in &self.requeues {
+            builder.push_event(event);
+        }
+        builder
+    }
+}
+
+/// The numbers as ascending ranges.
+fn ranges_of(seqs: &[Seq]) -> Vec<SeqRange> {
+    let mut sorted = seqs.to_vec();
+    sorted.sort_unstable();
+    let mut ranges: Vec<SeqRange> = Vec::new();
+    for seq in sorted {
+        match ranges.last_mut() {
+            Some(range) if seq <= range.last() => {}
+            Some(range) if seq == range.last().next() => {
+                *range = SeqRange::new(range.first(), seq).expect("the range grows upwards");
+            }
+            _ => ranges.push(SeqRange::single(seq)),
+        }
+    }
+    ranges
+}

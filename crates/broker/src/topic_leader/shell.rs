@@ -1,0 +1,151 @@
+//! The task around a topic leader: gathers inputs, lets the machine step, carries out what it decided.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nsquorum_consensus::{Cluster, TopicGroup, TopicLog};
+use nsquorum_environment::{Environment, Monotonic};
+use nsquorum_protocol::TopicName;
+use nsquorum_storage::{EntryKind, SpaceState};
+use nsquorum_topic::{GroupId, Seq};
+use tokio::sync::mpsc;
+
+use super::input::LeaderInput;
+use super::machine::{LeaderLimits, Output, TopicLeader};
+use super::reader::{ReaderDone, ReaderJob};
+
+/// Inputs taken before the machine steps: one entry's worth.
+const INPUTS_PER_STEP_MAX: usize = 4096;
+/// Recent entries that one topic may keep for channels that lag, when the node has room.
+const WINDOW_BYTES_MAX: usize = 4 << 20;
+/// The same when the node has none.
+const WINDOW_BYTES_MIN: usize = 256 << 10;
+
+/// The node's bound on bytes of recent entries kept in memory by all topics.
+#[derive(Clone, Debug)]
+pub(crate) struct TailBudget {
+    used: Arc<AtomicUsize>,
+    bytes_max: usize,
+}
+
+impl TailBudget {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { used: Arc::new(AtomicUsize::new(0)), bytes_max }
+    }
+
+    /// Replaces what one topic has reported; tells how much it may hold from now on.
+    fn report(&self, before: usize, now: usize) -> usize {
+        self.used.fetch_add(now, Ordering::Relaxed);
+        let used = self.used.fetch_sub(before, Ordering::Relaxed) - before;
+        if used < self.bytes_max { WINDOW_BYTES_MAX } else { WINDOW_BYTES_MIN }
+    }
+}
+
+/// One topic's leader task.
+pub(crate) struct LeaderShell {
+    pub(crate) name: TopicName,
+    pub(crate) group: GroupId,
+    pub(crate) limits: LeaderLimits,
+    pub(crate) environment: Environment,
+    pub(crate) cluster: Arc<dyn Cluster>,
+    pub(crate) tail: TailBudget,
+    pub(crate) space: Arc<dyn Fn() -> SpaceState + Send + Sync>,
+}
+
+impl LeaderShell {
+    /// Runs until the topic is over and nobody refers to it any more.
+    pub(crate) async fn run(self, topic: TopicGroup, mut inbox: mpsc::UnboundedReceiver<LeaderInput>) {
+        let mut leader = TopicLeader::new(self.name.clone(), self.limits);
+        let TopicGroup { log, mut events, .. } = topic;
+        let (reads, mut reads_done) = mpsc::unbounded_channel();
+        let mut inputs = Vec::new();
+        let mut window_bytes = 0;
+        let mut events_open = true;
+        loop {
+            if !leader.has_more() {
+                let wake_at = leader.wake_at();
+                tokio::select! {
+                    biased;
+                    event = events.recv(), if events_open => match event {
+                        Some(event) => leader.event(event, self.now()),
+                        None => events_open = false,
+                    },
+                    received = inbox.recv_many(&mut inputs, INPUTS_PER_STEP_MAX) => if received == 0 {
+                        break;
+                    },
+                    Some(done) = reads_done.recv() => leader.reader_done(done),
+                    () = self.sleep_until(wake_at), if wake_at.is_some() => {}
+                }
+            }
+            // Everything that is there by now belongs to the same step, and so to the same entry.
+            while let Ok(event) = events.try_recv() {
+                leader.event(event, self.now());
+            }
+            while inputs.len() < INPUTS_PER_STEP_MAX
+                && let Ok(input) = inbox.try_recv()
+            {
+                inputs.push(input);
+            }
+            while let Ok(done) = reads_done.try_recv() {
+                leader.reader_done(done);
+            }
+            let now = self.now();
+            leader.set_space((self.space)());
+            for input in inputs.drain(..) {
+                leader.input(input, now);
+            }
+            for output in leader.step(now) {
+                self.carry_out(output, &*log, &log, &reads).await;
+            }
+            let bytes = leader.window_bytes();
+            leader.set_window_bytes_max(self.tail.report(window_bytes, bytes));
+            window_bytes = bytes;
+        }
+        self.tail.report(window_bytes, 0);
+    }
+
+    async fn carry_out(
+        &self,
+        output: Output,
+        log: &dyn TopicLog,
+        shared_log: &Arc<dyn TopicLog>,
+        reads: &mpsc::UnboundedSender<ReaderDone>,
+    ) {
+        match output {
+            Output::Propose { term, buffer, ticket } => log.propose(term, EntryKind::TopicBatch, buffer, ticket).await,
+            Output::Read(job) => self.read(job, shared_log, reads),
+            Output::TopicDeleted { last_seq } => self.report_deletion(last_seq),
+        }
+    }
+
+    fn read(&self, job: ReaderJob, log: &Arc<dyn TopicLog>, reads: &mpsc::UnboundedSender<ReaderDone>) {
+        // The receiver is gone only when the task ends.
+        if let Some(done) = job.from_memory(&**log) {
+            drop(reads.send(done));
+            return;
+        }
+        let (log, reads) = (Arc::clone(log), reads.clone());
+        self.environment.spawn.spawn_blocking(Box::new(move || drop(reads.send(job.from_disk(&*log)))));
+    }
+
+    fn report_deletion(&self, last_seq: Seq) {
+        let deletion = self.cluster.delete_topic(self.name.clone(), self.group, last_seq);
+        let name = self.name.clone();
+        self.environment.spawn.spawn(Box::pin(async move {
+            if let Err(error) = deletion.await {
+                tracing::warn!(topic = %name, %error, "a deleted topic is still listed; deleting it again helps");
+            }
+        }));
+    }
+
+    fn now(&self) -> Monotonic {
+        self.environment.clock.now()
+    }
+
+    async fn sleep_until(&self, wake_at: Option<Monotonic>) {
+        match wake_at {
+            Some(wake_at) => tokio::time::sleep(wake_at.since(self.now())).await,
+            None => std::future::pending().await,
+        }
+    }
+}

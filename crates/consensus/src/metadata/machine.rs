@@ -1,0 +1,73 @@
+//! The metadata state as a replicated machine.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nsquorum_storage::{Entry, EntryKind};
+use tokio::sync::watch;
+
+use super::command::MetadataBatch;
+use super::state::MetadataState;
+use crate::raft::{Impossible, Machine};
+
+/// Applies metadata entries and shows each new state to whoever watches.
+pub(crate) struct MetadataMachine {
+    state: MetadataState,
+    applied: u64,
+    published: watch::Sender<Arc<MetadataState>>,
+}
+
+impl MetadataMachine {
+    pub(crate) fn new(published: watch::Sender<Arc<MetadataState>>) -> Self {
+        Self { state: MetadataState::default(), applied: 0, published }
+    }
+
+    fn publish(&self) {
+        self.published.send_replace(Arc::new(self.state.clone()));
+    }
+}
+
+impl Machine for MetadataMachine {
+    fn apply(&mut self, entry: &Entry) -> Result<(), Impossible> {
+        self.applied += 1;
+        match entry.header().kind {
+            // LeaderStart is the barrier of topic groups; here the blank entry of the new term is enough.
+            EntryKind::Blank | EntryKind::Membership => return Ok(()),
+            EntryKind::Metadata => {}
+            other => return Err(Impossible(format!("an entry of kind {other:?} in the metadata group"))),
+        }
+        let batch: MetadataBatch = serde_json::from_slice(&entry.payload())
+            .map_err(|error| Impossible(format!("a metadata entry that cannot be read: {error}")))?;
+        if batch.version != MetadataBatch::VERSION {
+            return Err(Impossible(format!("a metadata entry of version {}", batch.version)));
+        }
+        for command in &batch.commands {
+            self.state.apply(command).map_err(Impossible)?;
+        }
+        self.publish();
+        Ok(())
+    }
+
+    fn encode(&self) -> Bytes {
+        self.state.encode().into()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), Impossible> {
+        self.state = MetadataState::decode(state).map_err(Impossible)?;
+        self.publish();
+        Ok(())
+    }
+
+    fn mark(&self) -> u64 {
+        self.applied
+    }
+
+    fn mark_of(_state: &[u8]) -> Result<u64, Impossible> {
+        Ok(0)
+    }
+
+    /// The state holds everything: any checkpoint makes the log before it superfluous.
+    fn needed_from(&self) -> u64 {
+        u64::MAX
+    }
+}

@@ -1,0 +1,17 @@
+//! One client connection.
+//!
+//! [`machine`] decides, [`shell`] does. The machine is made of a decoder (crate `nsquorum-protocol`), the queue of answers ([`replies`]), the
+//! output ([`output`]), the consuming half ([`consumer`]) and the deadlines ([`deadlines`]).
+
+mod answers;
+mod consumer;
+mod deadlines;
+mod input;
+mod machine;
+mod output;
+mod replies;
+mod shell;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use shell::{ConnectionParts, run};

@@ -1,0 +1,102 @@
+//! nsqd's HTTP server.
+
+mod admin;
+mod info;
+mod memory;
+mod publish;
+mod routes;
+mod stats;
+mod stats_json;
+mod stats_text;
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use nsquorum_broker::{Broker, Health};
+use nsquorum_http::{HttpError, Query, Reply, Request, Resolution, Response, RoutedReply, Service, StatusCode};
+use nsquorum_protocol::{ChannelName, TopicName};
+
+use crate::config::FrontendConfig;
+use crate::metrics::FrontendMetrics;
+use crate::registry::ConnectionRegistry;
+use routes::{Endpoint, ROUTER};
+
+type Answer = Result<Reply, HttpError>;
+
+/// Answers nsqd's HTTP requests.
+pub struct HttpFrontend {
+    broker: Broker,
+    config: Arc<FrontendConfig>,
+    registry: ConnectionRegistry,
+    prometheus: Option<PrometheusHandle>,
+    tcp_port: u16,
+    http_port: u16,
+    metrics: FrontendMetrics,
+}
+
+impl HttpFrontend {
+    /// A server for the topics of `broker`. The ports are those that the node really listens on. Without `prometheus` there is no /metrics.
+    pub fn new(
+        broker: Broker,
+        config: Arc<FrontendConfig>,
+        registry: ConnectionRegistry,
+        prometheus: Option<PrometheusHandle>,
+        (tcp_port, http_port): (u16, u16),
+    ) -> Self {
+        Self { broker, config, registry, prometheus, tcp_port, http_port, metrics: FrontendMetrics::new() }
+    }
+
+    async fn answer(&self, endpoint: Endpoint, request: Request) -> Answer {
+        match endpoint {
+            Endpoint::Ping => Ok(self.ping()),
+            Endpoint::Info => self.info(),
+            Endpoint::Stats => self.stats(&query(&request)?).await,
+            Endpoint::Metrics => self.metrics_text(),
+            Endpoint::Pub => self.publish_one(request).await,
+            Endpoint::Mpub => self.publish_many(request).await,
+            Endpoint::Topic(action) => self.administer_topic(action, &query(&request)?).await,
+            Endpoint::Channel(action) => self.administer_channel(action, &query(&request)?).await,
+        }
+    }
+
+    /// 200 only while publishes can succeed; it recovers by itself.
+    fn ping(&self) -> Reply {
+        match self.broker.health() {
+            Health::Ok => Reply::Plain(StatusCode::OK, "OK".to_owned()),
+            Health::NotOk(cause) => Reply::Plain(StatusCode::INTERNAL_SERVER_ERROR, format!("NOK - {cause}")),
+        }
+    }
+
+    fn metrics_text(&self) -> Answer {
+        let prometheus = self.prometheus.as_ref().ok_or(HttpError::not_found("NOT_FOUND"))?;
+        Ok(Reply::Plain(StatusCode::OK, prometheus.render()))
+    }
+}
+
+impl Service for HttpFrontend {
+    async fn handle(&self, request: Request) -> Response {
+        self.metrics.http_requests.increment(1);
+        match ROUTER.resolve(request.method(), request.uri().path()) {
+            Resolution::Endpoint(endpoint) => match self.answer(endpoint, request).await {
+                Ok(reply) => reply.into_response(),
+                Err(error) => error.into_response(),
+            },
+            routed => RoutedReply::of(routed, &request),
+        }
+    }
+}
+
+fn query(request: &Request) -> Result<Query, HttpError> {
+    Query::parse(request.uri().query()).map_err(|_| HttpError::bad_request("INVALID_REQUEST"))
+}
+
+/// The topic that a request names, with the code for an invalid name: nsqd has two.
+fn topic_argument(query: &Query, invalid: &'static str) -> Result<TopicName, HttpError> {
+    let name = query.non_empty("topic").ok_or(HttpError::bad_request("MISSING_ARG_TOPIC"))?;
+    TopicName::try_from(name).map_err(|_| HttpError::bad_request(invalid))
+}
+
+fn channel_argument(query: &Query) -> Result<ChannelName, HttpError> {
+    let name = query.non_empty("channel").ok_or(HttpError::bad_request("MISSING_ARG_CHANNEL"))?;
+    ChannelName::try_from(name).map_err(|_| HttpError::bad_request("INVALID_ARG_CHANNEL"))
+}

@@ -1,0 +1,81 @@
+//! GET /stats: gathers what both forms show.
+
+use std::collections::BTreeMap;
+
+use nsquorum_broker::{Health, TopicStats};
+use nsquorum_http::Query;
+use nsquorum_protocol::{ChannelName, TopicName};
+
+use super::memory::Memory;
+use super::{Answer, HttpFrontend};
+use crate::registry::ConnectionView;
+
+/// One moment of the node.
+pub(super) struct Snapshot {
+    pub(super) version: String,
+    pub(super) health: String,
+    pub(super) started_at_secs: u64,
+    pub(super) now_secs: u64,
+    /// `None`: the topic that was asked for does not exist. nsqd answers `null` then, and an empty list for a channel that does not.
+    pub(super) topics: Option<Vec<TopicStats>>,
+    pub(super) memory: Option<Memory>,
+    pub(super) include_clients: bool,
+    /// Every connection by its remote address: state and publish counts.
+    pub(super) connections: BTreeMap<String, ConnectionView>,
+}
+
+impl HttpFrontend {
+    pub(super) async fn stats(&self, arguments: &Query) -> Answer {
+        let include_clients = arguments.boolean("include_clients").unwrap_or(true);
+        let include_memory = arguments.boolean("include_mem").unwrap_or(true);
+        let health = match self.broker.health() {
+            Health::Ok => "OK".to_owned(),
+            Health::NotOk(cause) => format!("NOK - {cause}"),
+        };
+        let views = self.registry.views().into_iter();
+        let snapshot = Snapshot {
+            version: self.config.features.version.clone(),
+            health,
+            started_at_secs: self.config.started_at.as_secs(),
+            now_secs: self.broker.environment().clock.wall().as_secs(),
+            topics: self.topics(arguments).await,
+            memory: include_memory.then(Memory::of_process),
+            include_clients,
+            connections: views.map(|view| (view.client.remote_address.clone(), view)).collect(),
+        };
+        if arguments.get("format") == Some(b"json") { snapshot.to_json() } else { Ok(snapshot.to_text()) }
+    }
+
+    async fn topics(&self, arguments: &Query) -> Option<Vec<TopicStats>> {
+        let Some(name) = arguments.non_empty("topic") else {
+            let channel = match arguments.non_empty("channel") {
+                None => None,
+                // A name that cannot exist matches nothing.
+                Some(name) => match ChannelName::try_from(name) {
+                    Ok(channel) => Some(channel),
+                    Err(_) => return Some(Vec::new()),
+                },
+            };
+            return Some(with_channel(self.broker.stats(None, channel.as_ref()).await, channel.as_ref()));
+        };
+        let topic = TopicName::try_from(name).ok()?;
+        self.broker.channels(&topic).await?;
+        let channel = match arguments.non_empty("channel").map(ChannelName::try_from) {
+            None => None,
+            Some(Ok(channel)) => Some(channel),
+            Some(Err(_)) => return Some(Vec::new()),
+        };
+        Some(with_channel(self.broker.stats(Some(&topic), channel.as_ref()).await, channel.as_ref()))
+    }
+}
+
+/// With a channel filter nsqd leaves out topics that do not have it.
+fn with_channel(mut topics: Vec<TopicStats>, channel: Option<&ChannelName>) -> Vec<TopicStats> {
+    if let Some(channel) = channel {
+        for topic in &mut topics {
+            topic.channels.retain(|of| of.name == *channel);
+        }
+        topics.retain(|topic| !topic.channels.is_empty());
+    }
+    topics
+}

@@ -1,0 +1,202 @@
+//! /stats?format=json, in nsqd's order of keys and with its distinction between `null` and `[]`: JavaScript tools may not take null, Go
+//! tools may compare.
+
+use nsquorum_broker::{ChannelStats, ClientDescription, SubscriptionStats, TopicStats};
+use nsquorum_protocol::ConnectionState;
+use serde::Serialize;
+
+use super::Answer;
+use super::info::to_json;
+use super::memory::Memory;
+use super::stats::Snapshot;
+use crate::registry::ConnectionView;
+
+#[derive(Serialize)]
+struct StatsJson<'a> {
+    version: &'a str,
+    health: &'a str,
+    start_time: u64,
+    topics: Option<Vec<TopicJson<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<Memory>,
+    producers: Option<Vec<ClientJson<'a>>>,
+}
+
+#[derive(Serialize)]
+struct TopicJson<'a> {
+    topic_name: &'a str,
+    channels: Vec<ChannelJson<'a>>,
+    depth: u64,
+    backend_depth: u64,
+    message_count: u64,
+    message_bytes: u64,
+    paused: bool,
+    e2e_processing_latency: Latency,
+}
+
+#[derive(Serialize)]
+struct ChannelJson<'a> {
+    channel_name: &'a str,
+    depth: u64,
+    backend_depth: u64,
+    in_flight_count: u64,
+    deferred_count: u64,
+    message_count: u64,
+    requeue_count: u64,
+    timeout_count: u64,
+    client_count: usize,
+    clients: Option<Vec<ClientJson<'a>>>,
+    paused: bool,
+    e2e_processing_latency: Latency,
+}
+
+/// Latency percentiles are a switch of nsqd that is off by default; this is how off looks.
+#[derive(Serialize)]
+struct Latency {
+    count: u64,
+    percentiles: Option<()>,
+}
+
+const LATENCY: Latency = Latency { count: 0, percentiles: None };
+
+#[derive(Serialize)]
+struct ClientJson<'a> {
+    client_id: &'a str,
+    hostname: &'a str,
+    version: &'static str,
+    remote_address: &'a str,
+    state: u8,
+    ready_count: u32,
+    in_flight_count: u64,
+    message_count: u64,
+    finish_count: u64,
+    requeue_count: u64,
+    connect_ts: u64,
+    sample_rate: u8,
+    deflate: bool,
+    snappy: bool,
+    user_agent: &'a str,
+    topology_zone: &'a str,
+    topology_region: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub_counts: Vec<PublishedJson<'a>>,
+    tls: bool,
+    tls_cipher_suite: &'static str,
+    tls_version: &'static str,
+    tls_negotiated_protocol: &'static str,
+    tls_negotiated_protocol_is_mutual: bool,
+}
+
+#[derive(Serialize)]
+struct PublishedJson<'a> {
+    topic: &'a str,
+    count: u64,
+}
+
+impl Snapshot {
+    pub(super) fn to_json(&self) -> Answer {
+        let topics = self.topics.as_ref();
+        to_json(&StatsJson {
+            version: &self.version,
+            health: &self.health,
+            start_time: self.started_at_secs,
+            topics: topics.map(|topics| topics.iter().map(|topic| self.topic(topic)).collect()),
+            memory: self.memory,
+            producers: self.producers(),
+        })
+    }
+
+    fn topic<'a>(&'a self, topic: &'a TopicStats) -> TopicJson<'a> {
+        TopicJson {
+            topic_name: topic.name.as_str(),
+            channels: topic.channels.iter().map(|channel| self.channel(channel)).collect(),
+            depth: topic.depth,
+            // Everything is on disk; nsqd's distinction has no counterpart, and its tools show the sum.
+            backend_depth: topic.depth,
+            message_count: topic.message_count,
+            message_bytes: topic.message_bytes,
+            paused: topic.paused,
+            e2e_processing_latency: LATENCY,
+        }
+    }
+
+    fn channel<'a>(&'a self, channel: &'a ChannelStats) -> ChannelJson<'a> {
+        let clients = channel.clients.iter().map(|client| self.consumer(client));
+        ChannelJson {
+            channel_name: channel.name.as_str(),
+            depth: channel.depth,
+            backend_depth: channel.depth,
+            in_flight_count: channel.in_flight_count,
+            deferred_count: channel.deferred_count,
+            message_count: channel.message_count,
+            requeue_count: channel.requeue_count,
+            timeout_count: channel.timeout_count,
+            client_count: channel.clients.len(),
+            clients: self.include_clients.then(|| clients.collect()),
+            paused: channel.paused,
+            e2e_processing_latency: LATENCY,
+        }
+    }
+
+    fn consumer<'a>(&'a self, stats: &'a SubscriptionStats) -> ClientJson<'a> {
+        let view = self.connections.get(&stats.client.remote_address);
+        let state = view.map_or(ConnectionState::Subscribed, |view| view.state);
+        ClientJson {
+            ready_count: stats.ready_count,
+            in_flight_count: stats.in_flight_count,
+            message_count: stats.message_count,
+            finish_count: stats.finish_count,
+            requeue_count: stats.requeue_count,
+            pub_counts: view.map(published).unwrap_or_default(),
+            ..client(&stats.client, state)
+        }
+    }
+
+    /// Connections that have published; `null` if there are none.
+    fn producers(&self) -> Option<Vec<ClientJson<'_>>> {
+        let views = self.connections.values().filter(|view| self.include_clients && !view.published.is_empty());
+        let producers: Vec<_> = views.map(|view| self.producer(view)).collect();
+        (!producers.is_empty()).then_some(producers)
+    }
+
+    fn producer<'a>(&'a self, view: &'a ConnectionView) -> ClientJson<'a> {
+        let topics = self.topics.iter().flatten();
+        let mut consumers = topics.flat_map(|topic| &topic.channels).flat_map(|channel| &channel.clients);
+        match consumers.find(|stats| stats.client.remote_address == view.client.remote_address) {
+            Some(stats) => self.consumer(stats),
+            None => ClientJson { pub_counts: published(view), ..client(&view.client, view.state) },
+        }
+    }
+}
+
+fn client(client: &ClientDescription, state: ConnectionState) -> ClientJson<'_> {
+    ClientJson {
+        client_id: &client.client_id,
+        hostname: &client.hostname,
+        version: "V2",
+        remote_address: &client.remote_address,
+        state: state.number(),
+        ready_count: 0,
+        in_flight_count: 0,
+        message_count: 0,
+        finish_count: 0,
+        requeue_count: 0,
+        connect_ts: client.connected_at.as_secs(),
+        sample_rate: client.sample_rate,
+        deflate: false,
+        snappy: false,
+        user_agent: &client.user_agent,
+        topology_zone: &client.topology_zone,
+        topology_region: &client.topology_region,
+        pub_counts: Vec::new(),
+        tls: false,
+        tls_cipher_suite: "",
+        tls_version: "",
+        tls_negotiated_protocol: "",
+        tls_negotiated_protocol_is_mutual: false,
+    }
+}
+
+fn published(view: &ConnectionView) -> Vec<PublishedJson<'_>> {
+    view.published.iter().map(|(topic, count)| PublishedJson { topic: topic.as_str(), count: *count }).collect()
+}

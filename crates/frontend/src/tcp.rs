@@ -1,0 +1,95 @@
+//! The TCP server: accepts connections and serves each in a task of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nsquorum_broker::{Broker, ClientDescription};
+use nsquorum_http::StopSignal;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::config::FrontendConfig;
+use crate::connection::{self, ConnectionParts};
+use crate::metrics::FrontendMetrics;
+use crate::registry::ConnectionRegistry;
+
+/// Rest after a failed accept (no file descriptors left): without it the loop would spin.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// What a stop allows beyond the publish timeout before connections are cut.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// Serves nsqd's TCP protocol.
+pub struct TcpServer {
+    broker: Broker,
+    config: Arc<FrontendConfig>,
+    registry: ConnectionRegistry,
+    metrics: FrontendMetrics,
+}
+
+impl TcpServer {
+    /// A server for the topics of `broker`. Its connections appear in `registry`.
+    pub fn new(broker: Broker, config: Arc<FrontendConfig>, registry: ConnectionRegistry) -> Self {
+        Self { broker, config, registry, metrics: FrontendMetrics::new() }
+    }
+
+    /// Serves until `stop`; then accepts nothing more, lets publishes in progress be answered (up to the publish timeout), and closes.
+    pub async fn serve(self, listener: TcpListener, mut stop: StopSignal) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.stopped() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, address)) => drop(connections.spawn(self.connection(stream, address, stop.clone()))),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_REST).await;
+                    }
+                },
+                Some(ended) = connections.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a connection's task failed");
+                    }
+                }
+            }
+        }
+        drop(listener);
+        let ended = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.config.publish_timeout + STOP_GRACE, ended).await.is_err() {
+            tracing::warn!(connections = self.registry.count(), "connections are cut: they did not end in time");
+        }
+    }
+
+    fn connection(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        stop: StopSignal,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (broker, config, metrics) = (self.broker.clone(), Arc::clone(&self.config), self.metrics.clone());
+        let registration = self.registry.register(ClientDescription {
+            client_id: address.ip().to_string(),
+            hostname: address.ip().to_string(),
+            user_agent: String::new(),
+            remote_address: address.to_string(),
+            connected_at: broker.environment().clock.wall(),
+            sample_rate: 0,
+            topology_zone: String::new(),
+            topology_region: String::new(),
+        });
+        async move {
+            metrics.connections_total.increment(1);
+            metrics.connections.increment(1);
+            // Without it the kernel would hold small answers back.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "cannot set TCP_NODELAY");
+            }
+            let record = registration.record();
+            let parts = ConnectionParts { broker, config, metrics: metrics.clone(), record, stop };
+            connection::run(stream, parts).await;
+            metrics.connections.decrement(1);
+            drop(registration);
+        }
+    }
+}

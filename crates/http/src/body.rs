@@ -1,0 +1,67 @@
+//! Reading a request's body up to a limit.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+
+/// How much of a refused body is read and dropped, and for how long, so that the client gets to see the refusal: closing a socket with
+/// unread bytes makes the kernel reset it, which may destroy the answer on its way.
+const DRAIN_BYTES_MAX: usize = 4 << 20;
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Why a body could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// It is longer than the limit.
+    #[error("the body is longer than the limit")]
+    TooLong,
+    /// The connection broke or the body was malformed.
+    #[error("the body could not be read")]
+    Broken,
+}
+
+/// Reads the body if it has at most `bytes_max` bytes. A body that arrives in one piece is not copied. A body that announces too great a
+/// length is refused before it is read.
+pub async fn read_body(mut body: Incoming, bytes_max: usize) -> Result<Bytes, BodyError> {
+    if body.size_hint().lower() > bytes_max as u64 {
+        drain(body).await;
+        return Err(BodyError::TooLong);
+    }
+    let mut pieces: Vec<Bytes> = Vec::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        length += data.len();
+        if length > bytes_max {
+            drain(body).await;
+            return Err(BodyError::TooLong);
+        }
+        pieces.push(data);
+    }
+    Ok(match pieces.len() {
+        0 => Bytes::new(),
+        1 => pieces.remove(0),
+        _ => {
+            let mut whole = BytesMut::with_capacity(length);
+            pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+            whole.freeze()
+        }
+    })
+}
+
+async fn drain(mut body: Incoming) {
+    let drained = async {
+        let mut left = DRAIN_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            if length >= left {
+                break;
+            }
+            left -= length;
+        }
+    };
+    // Whether the client stopped sending in time or not, the refusal is what follows.
+    drop(tokio::time::timeout(DRAIN_TIME_MAX, drained).await);
+}

@@ -1,0 +1,97 @@
+//! Accepting and serving HTTP/1 connections.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::{Request, Response, StopSignal};
+
+/// Connections served at once; the next ones wait in the kernel's backlog.
+const CONNECTIONS_MAX: usize = 16_384;
+/// How long requests in progress may take once the server stops.
+const STOP_TIME_MAX: Duration = Duration::from_secs(5);
+/// Rest after a failed accept (no file descriptors left): without it the loop would spin.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// Answers requests.
+pub trait Service: Send + Sync + 'static {
+    /// The answer to one request. A panic closes the connection and nothing else.
+    fn handle(&self, request: Request) -> impl Future<Output = Response> + Send;
+}
+
+/// A listening socket with `SO_REUSEADDR`: a node that was killed must be able to return to its port at once.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(1024)
+}
+
+/// Serves connections until `stop`, then lets requests in progress end (up to 5 s).
+pub async fn serve<S: Service>(listener: TcpListener, service: Arc<S>, mut stop: StopSignal) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.stopped() => break,
+            accepted = async {
+                // The semaphore is never closed.
+                let permit = Arc::clone(&permits).acquire_owned().await;
+                (listener.accept().await, permit)
+            } => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            (Ok((stream, _)), permit) => {
+                let connection = serve_connection(stream, Arc::clone(&service), stop.clone());
+                connections.spawn(async move {
+                    connection.await;
+                    drop(permit);
+                });
+            }
+            (Err(error), _) => {
+                tracing::warn!(%error, "cannot accept an HTTP connection");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    // What is left after the bound is aborted with the set.
+    drop(tokio::time::timeout(STOP_TIME_MAX, ended).await);
+}
+
+async fn serve_connection<S: Service>(stream: TcpStream, service: Arc<S>, mut stop: StopSignal) {
+    drop(stream.set_nodelay(true));
+    let service = service_fn(move |request| {
+        let service = Arc::clone(&service);
+        async move { Ok::<_, Infallible>(service.handle(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .title_case_headers(true)
+        .half_close(true)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = stop.stopped() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "an HTTP connection ended");
+    }
+}

@@ -1,0 +1,209 @@
+//! What a case costs: the server's and this process's CPU time and memory from `/proc`, and the server's own counts of
+//! syncs and written bytes from `/metrics`. Everything here is optional: a server without the metric, or on another
+//! machine, is measured without it.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// The metric with the number of syncs.
+const FSYNCS_METRIC: &str = "nsquorum_storage_fsyncs_total";
+
+/// The metric with the bytes that were written to storage.
+const WRITTEN_METRIC: &str = "nsquorum_storage_written_bytes_total";
+
+/// The unit of CPU times in `/proc`: USER_HZ, 100 per second on every Linux ABI that this builds for.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The largest HTTP answer that is read.
+const ANSWER_BYTES_MAX: u64 = 8 << 20;
+
+/// How long an HTTP request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where to look.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    /// `host:port` of its HTTP interface.
+    pub(super) http_address: Option<String>,
+    /// Its process on this machine.
+    pub(super) pid: Option<u32>,
+}
+
+/// Running totals at one moment.
+#[derive(Clone, Copy, PartialEq, Default, Debug)]
+pub(super) struct Usage {
+    pub(super) server_cpu: Option<Duration>,
+    pub(super) client_cpu: Option<Duration>,
+    pub(super) fsyncs: Option<f64>,
+    pub(super) written_bytes: Option<f64>,
+}
+
+impl Server {
+    /// The totals now.
+    pub(super) async fn usage(&self) -> Usage {
+        // The server's metrics before the client's CPU: reading them is not to count as the load's cost twice.
+        let metrics = match &self.http_address {
+            Some(address) => request(address, "GET", "/metrics").await.ok(),
+            None => None,
+        };
+        let metric = |name| metrics.as_deref().and_then(|text| metric(text, name));
+        Usage {
+            server_cpu: self.pid.and_then(|pid| cpu_time(&pid.to_string())),
+            client_cpu: cpu_time("self"),
+            fsyncs: metric(FSYNCS_METRIC),
+            written_bytes: metric(WRITTEN_METRIC),
+        }
+    }
+
+    /// Makes the kernel count the server's peak memory from now on, where it lets us.
+    pub(super) fn reset_peak_memory(&self) {
+        if let Some(pid) = self.pid {
+            // Refused for another user's process: then the peak is that since its start.
+            drop(fs::write(format!("/proc/{pid}/clear_refs"), "5"));
+        }
+    }
+
+    /// The server's peak resident memory in bytes.
+    pub(super) fn peak_memory_bytes(&self) -> Option<u64> {
+        status_bytes(
+            &fs::read_to_string(format!("/proc/{}/status", self.pid?)).ok()?,
+            "VmHWM:",
+        )
+    }
+
+    /// Removes a topic of the benchmark with its messages, where the HTTP address is known.
+    pub(super) async fn delete_topic(&self, topic: &str) -> anyhow::Result<()> {
+        if let Some(address) = &self.http_address {
+            request(address, "POST", &format!("/topic/delete?topic={topic}"))
+                .await
+                .with_context(|| format!("cannot delete the topic {topic}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Usage {
+    /// What happened since `earlier`; `None` where either is unknown.
+    pub(super) fn since(&self, earlier: &Self) -> Self {
+        let time = |now: Option<Duration>, then: Option<Duration>| Some(now?.saturating_sub(then?));
+        let count = |now: Option<f64>, then: Option<f64>| Some(now? - then?);
+        Self {
+            server_cpu: time(self.server_cpu, earlier.server_cpu),
+            client_cpu: time(self.client_cpu, earlier.client_cpu),
+            fsyncs: count(self.fsyncs, earlier.fsyncs),
+            written_bytes: count(self.written_bytes, earlier.written_bytes),
+        }
+    }
+}
+
+/// User and system time of a process, all threads, ended ones included.
+fn cpu_time(process: &str) -> Option<Duration> {
+    parse_cpu_time(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
+}
+
+/// `utime` and `stime` are fields 14 and 15; the name in field 2 may hold spaces and parentheses.
+fn parse_cpu_time(stat: &str) -> Option<Duration> {
+    let mut after_name = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let user: u32 = after_name.next()?.parse().ok()?;
+    let system: u32 = after_name.next()?.parse().ok()?;
+    TICK.checked_mul(user.checked_add(system)?)
+}
+
+/// A line such as `VmHWM:     5120 kB` of `/proc/PID/status`.
+fn status_bytes(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The sum of a metric over its labels, from Prometheus' text format.
+fn metric(text: &str, name: &str) -> Option<f64> {
+    let values = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let value = match rest.strip_prefix('{') {
+            Some(labelled) => labelled.rsplit_once('}')?.1,
+            None => rest.strip_prefix(' ')?,
+        };
+        value.split_ascii_whitespace().next()?.parse::<f64>().ok()
+    });
+    values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+}
+
+/// One HTTP request and the body of its answer. HTTP/1.0, so that the answer ends with the connection and is not
+/// chunked.
+async fn request(address: &str, method: &str, path: &str) -> anyhow::Result<String> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let head = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+        Ok::<_, anyhow::Error>(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let answer = tokio::time::timeout(REQUEST_TIMEOUT, exchange)
+        .await
+        .with_context(|| format!("{address} did not answer {method} {path}"))?
+        .with_context(|| format!("{method} http://{address}{path}"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("not an HTTP answer")?;
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    anyhow::ensure!(status == "200", "{method} http://{address}{path}: status {status}");
+    Ok(body.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_read_past_a_hostile_process_name() {
+        let stat = "42 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 1234 66 0 0 20 0 9 0 100 200 300";
+        assert_eq!(parse_cpu_time(stat), Some(Duration::from_secs(13)));
+        assert_eq!(parse_cpu_time("nonsense"), None);
+        assert!(cpu_time("self").is_some());
+    }
+
+    #[test]
+    fn peak_memory_is_in_bytes() {
+        assert_eq!(
+            status_bytes("Name:\tx\nVmHWM:\t    5120 kB\nVmRSS:\t 1 kB\n", "VmHWM:"),
+            Some(5120 * 1024)
+        );
+        assert_eq!(status_bytes("Name:\tx\n", "VmHWM:"), None);
+    }
+
+    #[test]
+    fn a_metric_is_summed_over_labels_and_not_mixed_up_with_its_neighbours() {
+        let text = "# TYPE nsquorum_storage_fsyncs_total counter\n\
+                    nsquorum_storage_fsyncs_total{class=\"a}b\"} 5 1700000000\n\
+                    nsquorum_storage_fsyncs_total{class=\"c\"} 7.5\n\
+                    nsquorum_storage_fsyncs_total_other 100\n\
+                    plain 3\n";
+        assert_eq!(metric(text, FSYNCS_METRIC), Some(12.5));
+        assert_eq!(metric(text, "plain"), Some(3.0));
+        assert_eq!(metric(text, WRITTEN_METRIC), None);
+    }
+
+    #[test]
+    fn a_difference_needs_both_ends() {
+        let then = Usage {
+            fsyncs: Some(10.0),
+            ..Usage::default()
+        };
+        let now = Usage {
+            fsyncs: Some(25.0),
+            written_bytes: Some(1.0),
+            ..Usage::default()
+        };
+        assert_eq!(
+            now.since(&then),
+            Usage {
+                fsyncs: Some(15.0),
+                ..Usage::default()
+            }
+        );
+    }
+}

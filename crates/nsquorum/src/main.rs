@@ -1,0 +1,2 @@
+//! nsquorum
+fn main() {}
