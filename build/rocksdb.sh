@@ -2,13 +2,14 @@
 # Builds librocksdb.a once, from the sources inside the librocksdb-sys crate, and prints the folder that holds it.
 #
 # Cargo would compile these 342 C++ files again for every profile and every clean clone (seven minutes on two cores each
-# time). Most of that is header parsing, so the files are concatenated sixteen at a time ("unity build"): about two and a half
-# minutes, once per machine. A group that does not compile as one unit is split in two until it does.
+# time). Most of that is header parsing, so the files are concatenated sixteen at a time ("unity build"): three to
+# five minutes, once per machine. A group that does not compile as one unit is split in two until it does.
 set -euo pipefail
 
-crate_version="0.19.0+11.8.1" # librocksdb-sys; Cargo.lock must name the same (checked by ./dev)
-crate_dir="${1:?usage: build/rocksdb.sh CRATE_SOURCE_DIR CACHE_DIR}"
-cache_dir="${2:?usage: build/rocksdb.sh CRATE_SOURCE_DIR CACHE_DIR}"
+usage="usage: build/rocksdb.sh CRATE_SOURCE_DIR CRATE_VERSION CACHE_DIR"
+crate_dir="${1:?$usage}"
+crate_version="${2:?$usage}"
+cache_dir="${3:?$usage}"
 
 arch="$(uname -m)"
 case "$arch" in
@@ -55,7 +56,7 @@ compile() { # list-file object-stem; the remaining arguments are the compiler ca
 compile "$group" "$group.unit" "$@"
 SCRIPT
 chmod +x "$work/compile"
-echo "building RocksDB once into $out (about three minutes on two cores)" >&2
+echo "building RocksDB once into $out (three to five minutes on two cores)" >&2
 find "$work" -name 'group.???' -print0 |
     xargs -0 -P "$(nproc)" -I{} "$work/compile" {} "$compiler" "${flags[@]}" -I "$PWD" "${includes[@]}"
 ar crs "$work/librocksdb.a" "$work"/*.o

@@ -71,14 +71,19 @@ def main():
     node = None
     if not options.nsqd_tcp_address:
         node = start_node(options, folder)
-    failed = 0
+    passed = failed = 0
     try:
+        if node is not None and not options.client:
+            # First: what is wrong there makes the runs fail in ways that say less.
+            failures = http_smoke(options)
+            print(f"HTTP: {'FAILED' if failures else 'ok'}", *failures, sep="\n    ")
+            passed, failed = (0, 1) if failures else (1, 0)
         runs = plan_runs(selected, len(options.client or ()) == 1)
         with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
             outcomes = [pool.submit(one_run, options, folder, index, *run) for index, run in enumerate(runs)]
             for outcome in concurrent.futures.as_completed(outcomes):
                 title, failures, counts = outcome.result()
-                failed += bool(failures)
+                passed, failed = (passed, failed + 1) if failures else (passed + 1, failed)
                 print(f"{title}: {'FAILED' if failures else 'ok'} ({counts})" if counts else f"{title}: FAILED")
                 for failure in failures:
                     print(f"    {failure}")
@@ -89,8 +94,17 @@ def main():
         print(f"records and logs are in {folder}")
     elif not options.folder:
         shutil.rmtree(folder)
-    print(f"{len(runs) - failed} passed, {failed} failed")
+    print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
+
+
+def http_smoke(options):
+    command = [sys.executable, HERE / "http_smoke.py", "--http-address", options.http_address]
+    command += ["--lookupd-http-address", options.lookupd_http_address]
+    outcome = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if outcome.returncode == 0:
+        return []
+    return outcome.stdout.splitlines()[:-1] + outcome.stderr.splitlines()[-5:] or [f"exit code {outcome.returncode}"]
 
 
 def plan_runs(selected, single):

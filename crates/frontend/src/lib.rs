@@ -15,5 +15,5 @@ mod tcp;
 
 pub use config::{Corruption, CorruptionHook, FrontendConfig};
 pub use http::HttpFrontend;
-pub use registry::{ConnectionRegistry, ConnectionRecord, ConnectionView};
+pub use registry::{ConnectionRecord, ConnectionRegistry, ConnectionView};
 pub use tcp::TcpServer;

@@ -59,7 +59,11 @@ impl ConnectionRegistry {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let record = Arc::new(ConnectionRecord::new(client));
         self.0.connections.lock().insert(id, Arc::clone(&record));
-        Registration { registry: self.clone(), id, record }
+        Registration {
+            registry: self.clone(),
+            id,
+            record,
+        }
     }
 
     /// All connections, the oldest first.
@@ -77,8 +81,14 @@ impl ConnectionRegistry {
 impl ConnectionRecord {
     pub(crate) fn new(client: ClientDescription) -> Self {
         let published = BTreeMap::new();
-        let changing = Changing { client: Arc::new(client), state: ConnectionState::Init, published };
-        Self { changing: Mutex::new(changing) }
+        let changing = Changing {
+            client: Arc::new(client),
+            state: ConnectionState::Init,
+            published,
+        };
+        Self {
+            changing: Mutex::new(changing),
+        }
     }
 
     /// Who it is.

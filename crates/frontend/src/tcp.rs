@@ -30,7 +30,12 @@ pub struct TcpServer {
 impl TcpServer {
     /// A server for the topics of `broker`. Its connections appear in `registry`.
     pub fn new(broker: Broker, config: Arc<FrontendConfig>, registry: ConnectionRegistry) -> Self {
-        Self { broker, config, registry, metrics: FrontendMetrics::new() }
+        Self {
+            broker,
+            config,
+            registry,
+            metrics: FrontendMetrics::new(),
+        }
     }
 
     /// Serves until `stop`; then accepts nothing more, lets publishes in progress be answered (up to the publish timeout), and closes.
@@ -56,8 +61,14 @@ impl TcpServer {
         }
         drop(listener);
         let ended = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.config.publish_timeout + STOP_GRACE, ended).await.is_err() {
-            tracing::warn!(connections = self.registry.count(), "connections are cut: they did not end in time");
+        if tokio::time::timeout(self.config.publish_timeout + STOP_GRACE, ended)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = self.registry.count(),
+                "connections are cut: they did not end in time"
+            );
         }
     }
 
@@ -86,7 +97,13 @@ impl TcpServer {
                 tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
             let record = registration.record();
-            let parts = ConnectionParts { broker, config, metrics: metrics.clone(), record, stop };
+            let parts = ConnectionParts {
+                broker,
+                config,
+                metrics: metrics.clone(),
+                record,
+                stop,
+            };
             connection::run(stream, parts).await;
             metrics.connections.decrement(1);
             drop(registration);

@@ -32,7 +32,9 @@ pub async fn read_body(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Bo
     let mut pieces: Vec<Bytes> = Vec::new();
     let mut length = 0;
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else {
+            continue;
+        };
         length += data.len();
         if length > bytes_max {
             drain(body).await;

@@ -8,6 +8,7 @@
 //! nsqd's here; the router is a table with a dozen rows.
 
 mod body;
+mod gate;
 mod query;
 mod reply;
 mod router;
@@ -15,6 +16,7 @@ mod server;
 mod stop;
 
 pub use body::{BodyError, read_body};
+pub use gate::Gate;
 pub use query::{InvalidQuery, Query};
 pub use reply::{HttpError, Reply, RoutedReply};
 pub use router::{Resolution, Router};
@@ -25,7 +27,7 @@ pub use stop::{StopSignal, StopSource};
 pub type Request = hyper::Request<hyper::body::Incoming>;
 /// A complete answer.
 pub type Response = hyper::Response<http_body_util::Full<bytes::Bytes>>;
-/// Status codes.
-pub use hyper::StatusCode;
 /// Request methods.
 pub use hyper::Method;
+/// Status codes.
+pub use hyper::StatusCode;

@@ -28,7 +28,10 @@ impl Query {
 
     /// The first value of a parameter; empty if it was given without one.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().find(|(key, _)| key == name.as_bytes()).map(|(_, value)| value.as_slice())
+        self.0
+            .iter()
+            .find(|(key, _)| key == name.as_bytes())
+            .map(|(_, value)| value.as_slice())
     }
 
     /// As [`get`](Self::get), where an empty value counts as none: Go's `Get` followed by a check for "".
@@ -45,10 +48,17 @@ impl Query {
 fn unescape(text: &str) -> Result<Vec<u8>, InvalidQuery> {
     let bytes = text.as_bytes();
     let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
-    if bytes.iter().enumerate().any(|(at, byte)| *byte == b'%' && !(is_digit(at + 1) && is_digit(at + 2))) {
+    if bytes
+        .iter()
+        .enumerate()
+        .any(|(at, byte)| *byte == b'%' && !(is_digit(at + 1) && is_digit(at + 2)))
+    {
         return Err(InvalidQuery);
     }
-    let spaced: Vec<u8> = bytes.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    let spaced: Vec<u8> = bytes
+        .iter()
+        .map(|byte| if *byte == b'+' { b' ' } else { *byte })
+        .collect();
     Ok(percent_decode(&spaced).collect())
 }
 
@@ -79,6 +89,17 @@ mod tests {
     fn booleans_are_true_unless_they_say_false() {
         let query = Query::parse(Some("a=true&b=1&c=false&d=0&e=maybe&f")).unwrap();
         let values = ["a", "b", "c", "d", "e", "f", "g"].map(|name| query.boolean(name));
-        assert_eq!(values, [Some(true), Some(true), Some(false), Some(false), Some(true), Some(true), None]);
+        assert_eq!(
+            values,
+            [
+                Some(true),
+                Some(true),
+                Some(false),
+                Some(false),
+                Some(true),
+                Some(true),
+                None
+            ]
+        );
     }
 }

@@ -26,27 +26,42 @@ pub struct HttpError {
 impl HttpError {
     /// 400 with a code.
     pub const fn bad_request(code: &'static str) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code,
+        }
     }
 
     /// 404 with a code.
     pub const fn not_found(code: &'static str) -> Self {
-        Self { status: StatusCode::NOT_FOUND, code }
+        Self {
+            status: StatusCode::NOT_FOUND,
+            code,
+        }
     }
 
     /// 413 with a code.
     pub const fn too_large(code: &'static str) -> Self {
-        Self { status: StatusCode::PAYLOAD_TOO_LARGE, code }
+        Self {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            code,
+        }
     }
 
     /// 500 with a code.
     pub const fn internal(code: &'static str) -> Self {
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, code }
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code,
+        }
     }
 
     /// 503 with a code: the same request may succeed later.
     pub const fn unavailable(code: &'static str) -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, code }
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code,
+        }
     }
 }
 
@@ -103,7 +118,10 @@ impl RoutedReply {
             }
             Resolution::Options(allow) => with_allow(response(StatusCode::OK, None, Bytes::new()), &allow),
             Resolution::MethodNotAllowed(allow) => {
-                let error = HttpError { status: StatusCode::METHOD_NOT_ALLOWED, code: "METHOD_NOT_ALLOWED" };
+                let error = HttpError {
+                    status: StatusCode::METHOD_NOT_ALLOWED,
+                    code: "METHOD_NOT_ALLOWED",
+                };
                 with_allow(error.into_response(), &allow)
             }
             Resolution::Endpoint(_) | Resolution::NotFound => HttpError::not_found("NOT_FOUND").into_response(),
@@ -131,14 +149,18 @@ fn response(status: StatusCode, content_type: Option<&'static str>, body: Bytes)
     let mut response = hyper::Response::new(Full::new(body));
     *response.status_mut() = status;
     if let Some(content_type) = content_type {
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
     response
 }
 
 /// go-nsq reads a lookup answer without this header as if it had an envelope, and silently finds no producers.
 fn nsq(mut response: Response) -> Response {
-    response.headers_mut().insert(NSQ_CONTENT_TYPE, HeaderValue::from_static("nsq; version=1.0"));
+    response
+        .headers_mut()
+        .insert(NSQ_CONTENT_TYPE, HeaderValue::from_static("nsq; version=1.0"));
     response
 }
 
@@ -150,5 +172,9 @@ fn with_allow(mut response: Response, allow: &str) -> Response {
 }
 
 fn escape_html(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&#34;").replace('\'', "&#39;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&#34;")
+        .replace('\'', "&#39;")
 }

@@ -57,7 +57,10 @@ impl<E: Copy> Router<E> {
     }
 
     fn allowed(&self, asked: &Method, path: &str) -> Option<String> {
-        let matching = self.routes.iter().filter(|(method, route, _)| method != asked && (path == "*" || *route == path));
+        let matching = self
+            .routes
+            .iter()
+            .filter(|(method, route, _)| method != asked && (path == "*" || *route == path));
         let mut methods: Vec<&str> = matching.map(|(method, _, _)| method.as_str()).collect();
         if methods.is_empty() {
             return None;
@@ -110,9 +113,16 @@ mod tests {
     #[test]
     fn nearly_right_paths_are_redirected() {
         for path in ["/ping/", "//ping", "/PING", "/./ping", "/x/../ping", "//Ping/"] {
-            assert_eq!(ROUTER.resolve(&Method::GET, path), Resolution::Redirect("/ping".into()), "{path}");
+            assert_eq!(
+                ROUTER.resolve(&Method::GET, path),
+                Resolution::Redirect("/ping".into()),
+                "{path}"
+            );
         }
-        assert_eq!(ROUTER.resolve(&Method::POST, "/topic/create/"), Resolution::Redirect("/topic/create".into()));
+        assert_eq!(
+            ROUTER.resolve(&Method::POST, "/topic/create/"),
+            Resolution::Redirect("/topic/create".into())
+        );
     }
 
     #[test]
@@ -122,8 +132,14 @@ mod tests {
         assert_eq!(ROUTER.resolve(&Method::HEAD, "/ping"), allow("GET, OPTIONS"));
         assert_eq!(ROUTER.resolve(&Method::GET, "/topic/create"), allow("OPTIONS, POST"));
         assert_eq!(ROUTER.resolve(&Method::POST, "/both"), allow("GET, OPTIONS, PUT"));
-        assert_eq!(ROUTER.resolve(&Method::OPTIONS, "/both"), Resolution::Options("GET, OPTIONS, PUT".into()));
-        assert_eq!(ROUTER.resolve(&Method::OPTIONS, "*"), Resolution::Options("GET, OPTIONS, POST, PUT".into()));
+        assert_eq!(
+            ROUTER.resolve(&Method::OPTIONS, "/both"),
+            Resolution::Options("GET, OPTIONS, PUT".into())
+        );
+        assert_eq!(
+            ROUTER.resolve(&Method::OPTIONS, "*"),
+            Resolution::Options("GET, OPTIONS, POST, PUT".into())
+        );
     }
 
     #[test]

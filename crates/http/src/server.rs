@@ -31,7 +31,11 @@ pub trait Service: Send + Sync + 'static {
 
 /// A listening socket with `SO_REUSEADDR`: a node that was killed must be able to return to its port at once.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(1024)

@@ -1,2 +1,16 @@
-//! nsquorum
-fn main() {}
+//! `nsquorum`: a durable, replicated message queue that NSQ clients use unchanged.
+//!
+//! One binary: the server (`serve`), small clients (`pub`, `tail`), the benchmark (`bench`), and tools for the directory of a stopped
+//! node (`verify`, `repair`). Here everything is put together; what it does is in the libraries.
+
+mod bench;
+mod cli;
+mod compose;
+mod exit;
+mod serve;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run().into()
+}

@@ -89,7 +89,6 @@ pub enum ErrorClass {
     Closed,
 }
 
-#[allow(dead_code)]
 impl StorageError {
     /// The class of this error.
     pub const fn class(&self) -> ErrorClass {
@@ -119,7 +118,11 @@ impl StorageError {
     }
 
     pub(crate) fn corrupt(group: GroupId, index: Option<LogIndex>, what: impl Into<Arc<str>>) -> Self {
-        Self::Corrupt { group: Some(group), index, what: what.into() }
+        Self::Corrupt {
+            group: Some(group),
+            index,
+            what: what.into(),
+        }
     }
 
     pub(crate) fn entry(group: GroupId, index: LogIndex, error: EntryError) -> Self {

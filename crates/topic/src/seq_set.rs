@@ -172,3 +172,93 @@ impl Block {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(set: &SeqSet) -> Vec<u8> {
+        let mut out = Vec::new();
+        set.encode(&mut out);
+        out
+    }
+
+    fn single(seq: u64) -> SeqRange {
+        SeqRange::single(Seq::new(seq))
+    }
+
+    fn range(first: u64, last: u64) -> SeqRange {
+        SeqRange::new(Seq::new(first), Seq::new(last)).unwrap()
+    }
+
+    fn assert_round_trip(set: &SeqSet) {
+        let bytes = encoded(set);
+        let mut reader = Reader::new(&bytes);
+        let decoded = SeqSet::decode(&mut reader).unwrap();
+        assert_eq!(reader.remaining(), 0);
+        assert_eq!(decoded.iter().collect::<Vec<_>>(), set.iter().collect::<Vec<_>>());
+        assert_eq!(encoded(&decoded), bytes);
+    }
+
+    #[test]
+    fn equal_sets_have_equal_bytes_however_they_were_filled() {
+        // Runs across container and 32-bit borders, lone numbers, a block with more ranges than a bitmap is worth.
+        let mut numbers: Vec<u64> = (65_000..140_000).chain([7, 9, 11]).collect();
+        numbers.extend(u64::from(u32::MAX) - 5..u64::from(u32::MAX) + 70_000);
+        numbers.extend((0..6_000).map(|i| (1 << 40) + 2 * i));
+        numbers.push(u64::MAX);
+        let mut ascending = SeqSet::default();
+        for seq in &numbers {
+            assert_eq!(ascending.insert(single(*seq)), 1);
+        }
+        let mut descending = SeqSet::default();
+        for seq in numbers.iter().rev() {
+            descending.insert(single(*seq));
+        }
+        // Filled by ranges, with neighbours that are removed again.
+        let mut ranges = SeqSet::default();
+        ranges.insert(range(0, 80_000));
+        ranges.remove_below(Seq::new(65_000));
+        ranges.insert(range(70_000, 139_999));
+        ranges.insert(range(u64::from(u32::MAX) - 5, u64::from(u32::MAX) + 69_999));
+        for seq in [7, 9, 11, u64::MAX]
+            .into_iter()
+            .chain((0..6_000).map(|i| (1 << 40) + 2 * i))
+        {
+            ranges.insert(single(seq));
+        }
+
+        assert_eq!(encoded(&ascending), encoded(&descending));
+        assert_eq!(encoded(&ascending), encoded(&ranges));
+        assert_round_trip(&ascending);
+    }
+
+    #[test]
+    fn a_block_is_the_shorter_of_ranges_and_bitmap() {
+        let mut set = SeqSet::default();
+        for i in 0..RANGES_MAX as u64 {
+            set.insert(single(2 * i));
+        }
+        assert_eq!(encoded(&set).len(), 4 + 8 + 1 + 2 + RANGES_MAX * RANGE_BYTES);
+        assert_round_trip(&set);
+        set.insert(single(2 * RANGES_MAX as u64));
+        assert_eq!(encoded(&set).len(), 4 + 8 + 1 + BITMAP_BYTES);
+        assert_round_trip(&set);
+        set.insert(range(0, 65_535));
+        assert_eq!(encoded(&set).len(), 4 + 8 + 1 + 2 + RANGE_BYTES);
+        assert_round_trip(&set);
+    }
+
+    #[test]
+    fn insert_counts_only_new_numbers() {
+        let mut set = SeqSet::default();
+        assert_eq!(set.insert(range(10, 19)), 10);
+        assert_eq!(set.insert(range(5, 24)), 10);
+        assert_eq!(set.count_in(range(8, 30)), 17);
+        set.remove_below(Seq::new(20));
+        assert_eq!(
+            (set.first(), set.last(), set.len()),
+            (Some(Seq::new(20)), Some(Seq::new(24)), 5)
+        );
+    }
+}

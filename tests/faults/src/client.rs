@@ -90,6 +90,7 @@ struct Connection {
 pub struct FaultFs {
     mount: PathBuf,
     backing: PathBuf,
+    control: PathBuf,
     daemon: Child,
     connection: Mutex<Connection>,
     ended: bool,
@@ -115,14 +116,24 @@ impl FaultFs {
         };
         let control = control_path();
         let mut command = Process::new(&program);
-        command.arg("--backing").arg(backing).arg("--mount").arg(mount).arg("--control").arg(&control);
+        command
+            .arg("--backing")
+            .arg(backing)
+            .arg("--mount")
+            .arg(mount)
+            .arg("--control")
+            .arg(&control);
         command.arg("--metadata").arg(match options.metadata {
             Metadata::Ordered => "ordered",
             Metadata::Strict => "strict",
         });
-        command.arg("--pending-ops-max").arg(options.pending_ops_max.to_string());
+        command
+            .arg("--pending-ops-max")
+            .arg(options.pending_ops_max.to_string());
         command.arg("--seed").arg(options.seed.to_string());
-        command.arg("--dirty-bytes-max").arg(options.dirty_bytes_max.to_string());
+        command
+            .arg("--dirty-bytes-max")
+            .arg(options.dirty_bytes_max.to_string());
         command.arg("--until-stdin-closes");
         if options.torn {
             command.arg("--torn");
@@ -135,13 +146,17 @@ impl FaultFs {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| FaultFsError::NotMounted(format!("{}: {error}", program.display())))?;
-        wait_ready(&mut daemon)?;
+        if let Err(error) = wait_ready(&mut daemon) {
+            let _never_made = std::fs::remove_file(&control);
+            return Err(error);
+        }
         let stream = UnixStream::connect(&control)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         let reader = BufReader::new(stream.try_clone()?);
         Ok(Self {
             mount: mount.to_path_buf(),
             backing: backing.to_path_buf(),
+            control,
             daemon,
             connection: Mutex::new(Connection { stream, reader }),
             ended: false,
@@ -183,7 +198,9 @@ impl FaultFs {
     /// If the daemon is gone or has too many rules.
     pub fn fail(&self, fault: Fault) -> Result<FaultId, FaultFsError> {
         let reply = self.request(&Command::Fail { fault })?;
-        reply.fault.ok_or_else(|| FaultFsError::Protocol("no rule number".to_owned()))
+        reply
+            .fault
+            .ok_or_else(|| FaultFsError::Protocol("no rule number".to_owned()))
     }
 
     /// Removes all rules.
@@ -216,7 +233,9 @@ impl FaultFs {
     /// If the daemon is gone.
     pub fn stats(&self) -> Result<Stats, FaultFsError> {
         let reply = self.request(&Command::Stats)?;
-        reply.stats.ok_or_else(|| FaultFsError::Protocol("no counters".to_owned()))
+        reply
+            .stats
+            .ok_or_else(|| FaultFsError::Protocol("no counters".to_owned()))
     }
 
     /// Waits until the counters satisfy `condition`, and returns them.
@@ -249,8 +268,18 @@ impl FaultFs {
         self.ended = true;
         let asked = self.request(&Command::Unmount).map(drop);
         let status = self.wait_for_exit()?;
+        if !status.success() {
+            // A daemon that died left a dead mount, which would hinder whoever removes the directory. Often there is
+            // none, and the reason for the status matters more than this.
+            let _none_left = rustix::mount::unmount(&self.mount, rustix::mount::UnmountFlags::DETACH);
+            let _gone_already = std::fs::remove_file(&self.control);
+        }
         asked?;
-        if status.success() { Ok(()) } else { Err(FaultFsError::NotMounted(format!("it ended with {status}"))) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(FaultFsError::NotMounted(format!("it ended with {status}")))
+        }
     }
 
     fn wait_for_exit(&mut self) -> Result<ExitStatus, FaultFsError> {
@@ -299,7 +328,9 @@ fn wait_ready(daemon: &mut Child) -> Result<(), FaultFsError> {
         return Ok(());
     }
     let status = daemon.wait()?;
-    Err(FaultFsError::NotMounted(format!("{status}; the reason is on standard error")))
+    Err(FaultFsError::NotMounted(format!(
+        "{status}; the reason is on standard error"
+    )))
 }
 
 /// Unix socket paths are short, so it is not in a test's deep directory.

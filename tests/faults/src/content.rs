@@ -91,7 +91,10 @@ impl Content {
 
     /// The length that processes see.
     pub(crate) fn len(&self) -> u64 {
-        self.base_len.max(self.grown_len).max(self.dirty.end()).max(self.lost.end())
+        self.base_len
+            .max(self.grown_len)
+            .max(self.dirty.end())
+            .max(self.lost.end())
     }
 
     pub(crate) fn read(&self, offset: u64, size: usize) -> Result<Vec<u8>, Errno> {
@@ -119,7 +122,10 @@ impl Content {
         self.dirty.insert(offset, data);
         self.usage.dirty_changed(before, self.dirty.bytes());
         if let Some(history) = &mut self.history {
-            history.push(Unsynced::Write { offset, data: data.to_vec() });
+            history.push(Unsynced::Write {
+                offset,
+                data: data.to_vec(),
+            });
         }
         self.mtime = SystemTime::now();
         Ok(())
@@ -152,7 +158,11 @@ impl Content {
             }
         }
         self.mtime = SystemTime::now();
-        Ok(if cuts_durable { Truncated::DurableBytes } else { Truncated::NothingDurable })
+        Ok(if cuts_durable {
+            Truncated::DurableBytes
+        } else {
+            Truncated::NothingDurable
+        })
     }
 
     /// Makes zeros of `from..to`, within the length.
@@ -232,7 +242,9 @@ impl Content {
 
     /// Before the power goes: lets a random prefix, in bytes, of the unsynced changes reach the backing file.
     pub(crate) fn tear(&mut self, seed: &mut Seed) -> Result<(), Errno> {
-        let Some(history) = self.history.take() else { return Ok(()) };
+        let Some(history) = self.history.take() else {
+            return Ok(());
+        };
         let total: u64 = history.iter().map(Unsynced::steps).sum();
         let mut left = seed.below(total + 1);
         for change in &history {

@@ -123,6 +123,9 @@ pub enum Action {
     DelayMs(u64),
     /// A write stores the first half and says so; other calls are not changed.
     Short,
+    /// An fsync, of a file or of a directory, answers that all is well and makes nothing durable, as a disk does whose
+    /// cache ignores flushes; other calls are not changed. It is how a test shows that it would see a loss.
+    Lie,
     /// The power goes just before it: everything unsynced is dropped, and this and every later call fails with EIO
     /// until the next crash command.
     PowerOff,
@@ -152,7 +155,13 @@ impl Fault {
     /// Every call of one kind, from now on.
     #[must_use]
     pub fn every(call: Call, action: Action) -> Self {
-        Self { calls: vec![call], action, path: None, after: 0, times: None }
+        Self {
+            calls: vec![call],
+            action,
+            path: None,
+            after: 0,
+            times: None,
+        }
     }
 
     /// The `n`-th call of a kind from now on, counted from 1, and only that.
@@ -162,7 +171,13 @@ impl Fault {
     #[must_use]
     pub fn nth(call: Call, n: u64, action: Action) -> Self {
         assert!(n > 0, "calls are counted from 1");
-        Self { calls: vec![call], action, path: None, after: n - 1, times: Some(1) }
+        Self {
+            calls: vec![call],
+            action,
+            path: None,
+            after: n - 1,
+            times: Some(1),
+        }
     }
 
     /// The power goes at the `n`-th changing call from now on, counted from 1.
@@ -172,7 +187,13 @@ impl Fault {
     #[must_use]
     pub fn power_off_at(n: u64) -> Self {
         assert!(n > 0, "calls are counted from 1");
-        Self { calls: Vec::new(), action: Action::PowerOff, path: None, after: n - 1, times: Some(1) }
+        Self {
+            calls: Vec::new(),
+            action: Action::PowerOff,
+            path: None,
+            after: n - 1,
+            times: Some(1),
+        }
     }
 
     /// The same, only on paths that match `pattern`.

@@ -107,7 +107,9 @@ pub fn run(options: &DaemonOptions) -> Result<()> {
     serve(listener, volume.clone(), end)?;
     {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "ready").and_then(|()| out.flush()).context("cannot say that the mount is ready")?;
+        writeln!(out, "ready")
+            .and_then(|()| out.flush())
+            .context("cannot say that the mount is ready")?;
     }
     finish(options, &volume, &ended)
 }
@@ -165,15 +167,34 @@ fn detach(mount: &Path) -> Result<(), Errno> {
 
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(OPEN_FILES_WANTED, |maximum| maximum.max(OPEN_FILES_WANTED));
+    let wanted = limit
+        .maximum
+        .map_or(OPEN_FILES_WANTED, |maximum| maximum.max(OPEN_FILES_WANTED));
     // Root may raise the hard limit too; whoever may not keeps what there is.
-    if setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: Some(wanted) }).is_err() {
-        let _keeps_the_old = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    if setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(wanted),
+            maximum: Some(wanted),
+        },
+    )
+    .is_err()
+    {
+        let _keeps_the_old = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: limit.maximum,
+                maximum: limit.maximum,
+            },
+        );
     }
 }
 
 fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(body).with_context(|| format!("cannot start {name}"))?;
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .with_context(|| format!("cannot start {name}"))?;
     Ok(())
 }
 

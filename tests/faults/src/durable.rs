@@ -75,7 +75,10 @@ impl Image {
         let mut nodes = BTreeMap::new();
         let mut seen: BTreeMap<u64, Ino> = BTreeMap::new();
         let mut queue = vec![Ino::ROOT];
-        nodes.insert(Ino::ROOT, directory_node(root, &stat, Place::new(Ino::ROOT, OsStr::new(""))));
+        nodes.insert(
+            Ino::ROOT,
+            directory_node(root, &stat, Place::new(Ino::ROOT, OsStr::new(""))),
+        );
         while let Some(dir) = queue.pop() {
             let backing = rustix::io::dup(&nodes[&dir].directory()?.backing)?;
             let mut found = BTreeMap::new();
@@ -93,7 +96,9 @@ impl Image {
                         *known
                     }
                     None => {
-                        let Some(mut node) = self.load(&backing, &name, &stat, place.clone())? else { continue };
+                        let Some(mut node) = self.load(&backing, &name, &stat, place.clone())? else {
+                            continue;
+                        };
                         let ino = next();
                         if node.is_directory() {
                             queue.push(ino);
@@ -107,7 +112,10 @@ impl Image {
                 };
                 found.insert(name, ino);
             }
-            let directory = nodes.get_mut(&dir).expect("it was read from the tree above").directory_mut()?;
+            let directory = nodes
+                .get_mut(&dir)
+                .expect("it was read from the tree above")
+                .directory_mut()?;
             directory.durable = found.clone();
             directory.entries = found;
         }
@@ -155,7 +163,11 @@ impl Image {
         rustix::fs::mkdirat(&self.hidden, hidden_name(ino), Mode::RWXU)?;
         let backing = rustix::fs::openat(&self.hidden, hidden_name(ino), directory_flags(), Mode::empty())?;
         own(&backing, owner)?;
-        Ok(Kind::Directory(Directory { entries: BTreeMap::new(), durable: BTreeMap::new(), backing }))
+        Ok(Kind::Directory(Directory {
+            entries: BTreeMap::new(),
+            durable: BTreeMap::new(),
+            backing,
+        }))
     }
 
     /// A new, nameless symbolic link.
@@ -176,7 +188,11 @@ impl Image {
 
     /// Drops a hidden inode that nothing can reach any more.
     pub(crate) fn drop_hidden(&self, ino: Ino, is_directory: bool) -> Result<(), Errno> {
-        let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        let flags = if is_directory {
+            AtFlags::REMOVEDIR
+        } else {
+            AtFlags::empty()
+        };
         rustix::fs::unlinkat(&self.hidden, hidden_name(ino), flags)
     }
 }
@@ -193,12 +209,20 @@ fn directory_flags() -> OFlags {
 }
 
 fn directory_node(backing: OwnedFd, stat: &Stat, place: Place) -> Node {
-    let kind = Kind::Directory(Directory { entries: BTreeMap::new(), durable: BTreeMap::new(), backing });
+    let kind = Kind::Directory(Directory {
+        entries: BTreeMap::new(),
+        durable: BTreeMap::new(),
+        backing,
+    });
     Node::new(kind, owner(stat), place, time(stat.st_mtime, stat.st_mtime_nsec))
 }
 
 fn owner(stat: &Stat) -> Owner {
-    Owner { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid }
+    Owner {
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+    }
 }
 
 fn time(seconds: i64, nanoseconds: u64) -> SystemTime {

@@ -23,7 +23,9 @@ impl ExtentMap {
 
     /// The offset after the last byte, 0 if there is none.
     pub(crate) fn end(&self) -> u64 {
-        self.extents.last_key_value().map_or(0, |(start, data)| start + data.len() as u64)
+        self.extents
+            .last_key_value()
+            .map_or(0, |(start, data)| start + data.len() as u64)
     }
 
     /// Puts `data` at `offset`, replacing what was there.
@@ -79,7 +81,11 @@ impl ExtentMap {
     /// Copies what lies in `offset..offset + buffer.len()` over `buffer`.
     pub(crate) fn copy_over(&self, offset: u64, buffer: &mut [u8]) {
         let end = offset + buffer.len() as u64;
-        let first = self.extents.range(..=offset).next_back().map_or(offset, |(start, _)| *start);
+        let first = self
+            .extents
+            .range(..=offset)
+            .next_back()
+            .map_or(offset, |(start, _)| *start);
         for (start, data) in self.extents.range(first..end) {
             let from = offset.max(*start);
             let to = end.min(start + data.len() as u64);
@@ -135,7 +141,10 @@ mod tests {
                 let expected: Vec<u8> = model.iter().map(|byte| byte.unwrap_or(255)).collect();
                 assert_eq!(seen, expected);
                 assert_eq!(map.bytes(), model.iter().flatten().count() as u64);
-                assert_eq!(map.end(), model.iter().rposition(Option::is_some).map_or(0, |at| at as u64 + 1));
+                assert_eq!(
+                    map.end(),
+                    model.iter().rposition(Option::is_some).map_or(0, |at| at as u64 + 1)
+                );
                 let mut part = vec![255u8; to - from];
                 map.copy_over(from as u64, &mut part);
                 assert_eq!(part, expected[from..to]);

@@ -26,6 +26,7 @@ pub(crate) struct Judgement {
     pub(crate) delay: Duration,
     pub(crate) error: Option<Errno>,
     pub(crate) short: bool,
+    pub(crate) lie: bool,
     pub(crate) power_off: bool,
 }
 
@@ -50,11 +51,19 @@ impl Faults {
     }
 
     pub(crate) fn counts(&self) -> BTreeMap<Call, u64> {
-        Call::ALL.iter().map(|call| (*call, self.counts[*call as usize].load(Relaxed))).collect()
+        Call::ALL
+            .iter()
+            .map(|call| (*call, self.counts[*call as usize].load(Relaxed)))
+            .collect()
     }
 
     pub(crate) fn fired(&self) -> BTreeMap<FaultId, u64> {
-        self.rules.lock().rules.iter().map(|rule| (rule.id, rule.fired)).collect()
+        self.rules
+            .lock()
+            .rules
+            .iter()
+            .map(|rule| (rule.id, rule.fired))
+            .collect()
     }
 
     /// # Errors
@@ -70,7 +79,12 @@ impl Faults {
         rules.last += 1;
         let id = FaultId(rules.last);
         let bits = fault.calls.iter().fold(0, |bits, call| bits | 1 << (*call as u64));
-        rules.rules.push(Rule { id, fault, seen: 0, fired: 0 });
+        rules.rules.push(Rule {
+            id,
+            fault,
+            seen: 0,
+            fired: 0,
+        });
         self.armed.fetch_or(bits, Relaxed);
         Ok(id)
     }
@@ -90,7 +104,11 @@ impl Faults {
         let mut judgement = Judgement::default();
         for rule in &mut self.rules.lock().rules {
             let matches = rule.fault.calls.contains(&call)
-                && rule.fault.path.as_ref().is_none_or(|pattern| paths.iter().any(|path| path_matches(pattern, path)));
+                && rule
+                    .fault
+                    .path
+                    .as_ref()
+                    .is_none_or(|pattern| paths.iter().any(|path| path_matches(pattern, path)));
             if !matches {
                 continue;
             }
@@ -103,6 +121,7 @@ impl Faults {
                 Action::Error(code) => judgement.error = judgement.error.or(Some(errno(code))),
                 Action::DelayMs(delay_ms) => judgement.delay += Duration::from_millis(delay_ms),
                 Action::Short => judgement.short = true,
+                Action::Lie => judgement.lie = true,
                 Action::PowerOff => judgement.power_off = true,
             }
         }
@@ -119,7 +138,11 @@ fn errno(code: ErrorCode) -> Errno {
 }
 
 fn path_matches(pattern: &str, path: &str) -> bool {
-    let text = if pattern.contains('/') { path } else { path.rsplit('/').next().unwrap_or(path) };
+    let text = if pattern.contains('/') {
+        path
+    } else {
+        path.rsplit('/').next().unwrap_or(path)
+    };
     glob(pattern.as_bytes(), text.as_bytes())
 }
 
@@ -139,14 +162,21 @@ mod tests {
 
     #[test]
     fn patterns() {
-        for (pattern, path) in
-            [("*.log", "db/000012.log"), ("MANIFEST-*", "MANIFEST-000004"), ("db/*.sst", "db/1.sst"), ("?", "a")]
-        {
+        for (pattern, path) in [
+            ("*.log", "db/000012.log"),
+            ("MANIFEST-*", "MANIFEST-000004"),
+            ("db/*.sst", "db/1.sst"),
+            ("?", "a"),
+        ] {
             assert!(path_matches(pattern, path), "{pattern} {path}");
         }
-        for (pattern, path) in
-            [("*.log", "db/000012.sst"), ("log", "a.log"), ("db/*.sst", "1.sst"), ("?", ""), ("", "a")]
-        {
+        for (pattern, path) in [
+            ("*.log", "db/000012.sst"),
+            ("log", "a.log"),
+            ("db/*.sst", "1.sst"),
+            ("?", ""),
+            ("", "a"),
+        ] {
             assert!(!path_matches(pattern, path), "{pattern} {path}");
         }
     }
@@ -154,7 +184,9 @@ mod tests {
     #[test]
     fn the_nth_call_and_no_other() {
         let faults = Faults::default();
-        faults.add(Fault::nth(Call::Write, 3, Action::Error(ErrorCode::Enospc)).on("*.log")).unwrap();
+        faults
+            .add(Fault::nth(Call::Write, 3, Action::Error(ErrorCode::Enospc)).on("*.log"))
+            .unwrap();
         let errors: Vec<bool> = (0..5)
             .map(|_| {
                 assert_eq!(faults.judge(Call::Write, &["a.sst".to_owned()]), Judgement::default());

@@ -4,21 +4,22 @@
 //! page cache would hide a loss, and entries that outlive a crash would name inodes that are gone. Locks (flock, fcntl)
 //! are not forwarded, so the kernel keeps them itself and they end with their process.
 
+mod attributes;
+
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, Errno as FuseErrno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, KernelConfig,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno as FuseErrno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen,
+    ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 
+use self::attributes::file_type;
 use crate::control::Call;
-use crate::durable::own;
 use crate::namespace::Namespace;
 use crate::node::{Ino, Kind, Owner, Place};
 use crate::volume::{Subject, Volume};
@@ -50,76 +51,14 @@ fn settle(reply: ReplyEmpty, result: Result<(), Errno>) {
 }
 
 fn owner(request: &Request, mode: u32, umask: u32) -> Owner {
-    Owner { mode: mode & !umask & 0o7777, uid: request.uid(), gid: request.gid() }
-}
-
-fn file_type(kind: &Kind) -> FileType {
-    match kind {
-        Kind::File(_) => FileType::RegularFile,
-        Kind::Directory(_) => FileType::Directory,
-        Kind::Symlink(_) => FileType::Symlink,
+    Owner {
+        mode: mode & !umask & 0o7777,
+        uid: request.uid(),
+        gid: request.gid(),
     }
-}
-
-fn timestamp(time: Option<TimeOrNow>) -> Timespec {
-    match time {
-        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        Some(TimeOrNow::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
-        Some(TimeOrNow::SpecificTime(time)) => {
-            let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-            Timespec { tv_sec: since.as_secs() as i64, tv_nsec: i64::from(since.subsec_nanos()) }
-        }
-    }
-}
-
-fn instant(time: Option<TimeOrNow>) -> Option<SystemTime> {
-    time.map(|time| match time {
-        TimeOrNow::Now => SystemTime::now(),
-        TimeOrNow::SpecificTime(time) => time,
-    })
 }
 
 impl Filesystem {
-    /// Attributes as `stat` shows them. The length is read after the tree's lock is released: a file that is being
-    /// synced holds up only those who ask about it.
-    fn attributes(&self, ino: Ino) -> Result<FileAttr, Errno> {
-        let (mut attributes, content) = {
-            let tree = self.0.tree()?;
-            let node = tree.node(ino)?;
-            let links = if node.is_directory() { 2 } else { node.nlink };
-            let attributes = FileAttr {
-                ino: INodeNo(ino.0),
-                size: u64::from(BLOCK_BYTES),
-                blocks: 8,
-                atime: node.atime,
-                mtime: node.mtime,
-                ctime: node.ctime,
-                crtime: UNIX_EPOCH,
-                kind: file_type(&node.kind),
-                perm: node.owner.mode as u16,
-                nlink: links,
-                uid: node.owner.uid,
-                gid: node.owner.gid,
-                rdev: 0,
-                blksize: BLOCK_BYTES,
-                flags: 0,
-            };
-            match &node.kind {
-                Kind::File(content) => (attributes, Some(content.clone())),
-                Kind::Symlink(target) => (FileAttr { size: target.len() as u64, ..attributes }, None),
-                Kind::Directory(_) => (attributes, None),
-            }
-        };
-        if let Some(content) = content {
-            let content = content.lock();
-            attributes.size = content.len();
-            attributes.blocks = content.len().div_ceil(512);
-            attributes.mtime = content.mtime;
-            attributes.ctime = attributes.ctime.max(content.mtime);
-        }
-        Ok(attributes)
-    }
-
     /// Changes the tree, takes the kernel's reference to the inode it names, and returns its attributes.
     fn entry(&self, find: impl FnOnce(&mut Namespace) -> Result<Ino, Errno>) -> Result<FileAttr, Errno> {
         let ino = {
@@ -135,45 +74,6 @@ impl Filesystem {
         match result {
             Ok(attributes) => reply.entry(&NO_CACHE, &attributes, GENERATION),
             Err(error) => reply.error(fuse(error)),
-        }
-    }
-
-    /// mode, owner and times: live and in the backing inode at once.
-    fn set_attributes(
-        &self,
-        ino: Ino,
-        change: (Option<u32>, Option<u32>, Option<u32>),
-        times: (Option<TimeOrNow>, Option<TimeOrNow>),
-    ) -> Result<(), Errno> {
-        let mut tree = self.0.tree()?;
-        let node = tree.node_mut(ino)?;
-        let owner = Owner {
-            mode: change.0.map_or(node.owner.mode, |mode| mode & 0o7777),
-            uid: change.1.unwrap_or(node.owner.uid),
-            gid: change.2.unwrap_or(node.owner.gid),
-        };
-        let owned = change != (None, None, None);
-        node.owner = owner;
-        node.ctime = SystemTime::now();
-        node.atime = instant(times.0).unwrap_or(node.atime);
-        node.mtime = instant(times.1).unwrap_or(node.mtime);
-        let stamps = Timestamps { last_access: timestamp(times.0), last_modification: timestamp(times.1) };
-        match &node.kind {
-            Kind::File(content) => {
-                let mut content = content.lock();
-                content.mtime = instant(times.1).unwrap_or(content.mtime);
-                if owned {
-                    own(content.file(), owner)?;
-                }
-                rustix::fs::futimens(content.file(), &stamps)
-            }
-            Kind::Directory(directory) => {
-                if owned {
-                    own(&directory.backing, owner)?;
-                }
-                rustix::fs::futimens(&directory.backing, &stamps)
-            }
-            Kind::Symlink(_) => Ok(()),
         }
     }
 }
@@ -219,10 +119,16 @@ impl fuser::Filesystem for Filesystem {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let result = size.map_or(Ok(()), |size| self.0.truncate(ino(number), size)).and_then(|()| {
-            let only_size = (mode, uid, gid) == (None, None, None) && atime.is_none() && mtime.is_none();
-            if only_size { Ok(()) } else { self.set_attributes(ino(number), (mode, uid, gid), (atime, mtime)) }
-        });
+        let result = size
+            .map_or(Ok(()), |size| self.0.truncate(ino(number), size))
+            .and_then(|()| {
+                let only_size = (mode, uid, gid) == (None, None, None) && atime.is_none() && mtime.is_none();
+                if only_size {
+                    Ok(())
+                } else {
+                    self.set_attributes(ino(number), (mode, uid, gid), (atime, mtime))
+                }
+            });
         match result.and_then(|()| self.attributes(ino(number))) {
             Ok(attributes) => reply.attr(&NO_CACHE, &attributes),
             Err(error) => reply.error(fuse(error)),
@@ -254,17 +160,23 @@ impl fuser::Filesystem for Filesystem {
             return reply.error(FuseErrno::EPERM);
         }
         let owner = owner(request, mode, umask);
-        let result = self.0.admit(Call::Create, Subject::Name(ino(parent), name)).and_then(|_| {
-            self.entry(|tree| tree.create(ino(parent), name, owner, |image, new| image.new_file(new, owner)))
-        });
+        let result = self
+            .0
+            .admit(Call::Create, Subject::Name(ino(parent), name))
+            .and_then(|_| {
+                self.entry(|tree| tree.create(ino(parent), name, owner, |image, new| image.new_file(new, owner)))
+            });
         Self::answer(reply, result);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let owner = owner(request, mode, umask);
-        let result = self.0.admit(Call::Mkdir, Subject::Name(ino(parent), name)).and_then(|_| {
-            self.entry(|tree| tree.create(ino(parent), name, owner, |image, new| image.new_directory(new, owner)))
-        });
+        let result = self
+            .0
+            .admit(Call::Mkdir, Subject::Name(ino(parent), name))
+            .and_then(|_| {
+                self.entry(|tree| tree.create(ino(parent), name, owner, |image, new| image.new_directory(new, owner)))
+            });
         Self::answer(reply, result);
     }
 
@@ -280,11 +192,16 @@ impl fuser::Filesystem for Filesystem {
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let owner = owner(request, 0o777, 0);
-        let result = self.0.admit(Call::Symlink, Subject::Name(ino(parent), name)).and_then(|_| {
-            self.entry(|tree| {
-                tree.create(ino(parent), name, owner, |image, new| image.new_symlink(new, target.as_os_str()))
-            })
-        });
+        let result = self
+            .0
+            .admit(Call::Symlink, Subject::Name(ino(parent), name))
+            .and_then(|_| {
+                self.entry(|tree| {
+                    tree.create(ino(parent), name, owner, |image, new| {
+                        image.new_symlink(new, target.as_os_str())
+                    })
+                })
+            });
         Self::answer(reply, result);
     }
 
@@ -454,7 +371,14 @@ impl fuser::Filesystem for Filesystem {
         }
     }
 
-    fn releasedir(&self, _request: &Request, _number: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
         settle(reply, self.0.tree().and_then(|mut tree| tree.close(handle.0)));
     }
 
@@ -464,7 +388,10 @@ impl fuser::Filesystem for Filesystem {
     }
 
     fn statfs(&self, _request: &Request, _number: INodeNo, reply: ReplyStatfs) {
-        let stat = self.0.admit(Call::Statfs, Subject::Nothing).and_then(|_| self.0.tree()?.image().statvfs());
+        let stat = self
+            .0
+            .admit(Call::Statfs, Subject::Nothing)
+            .and_then(|_| self.0.tree()?.image().statvfs());
         let stat = match stat {
             Ok(stat) => stat,
             Err(error) => return reply.error(fuse(error)),
@@ -472,8 +399,20 @@ impl fuser::Filesystem for Filesystem {
         let block = u64::from(BLOCK_BYTES);
         let (total, free) = match self.0.usage().free_bytes() {
             Some(free) => ((self.0.usage().used_bytes() + free) / block, free / block),
-            None => (stat.f_blocks * stat.f_frsize / block, stat.f_bavail * stat.f_frsize / block),
+            None => (
+                stat.f_blocks * stat.f_frsize / block,
+                stat.f_bavail * stat.f_frsize / block,
+            ),
         };
-        reply.statfs(total, free, free, stat.f_files, stat.f_ffree, BLOCK_BYTES, 255, BLOCK_BYTES);
+        reply.statfs(
+            total,
+            free,
+            free,
+            stat.f_files,
+            stat.f_ffree,
+            BLOCK_BYTES,
+            255,
+            BLOCK_BYTES,
+        );
     }
 }

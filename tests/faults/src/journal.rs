@@ -16,7 +16,11 @@ pub(crate) enum Change {
     /// A name goes: unlink, rmdir.
     Unlink(Place),
     /// A name moves, over another inode or not.
-    Rename { from: Place, to: Place, replaced: Option<Ino> },
+    Rename {
+        from: Place,
+        to: Place,
+        replaced: Option<Ino>,
+    },
     /// Two names change places.
     Exchange { from: Place, to: Place, other: Ino },
     /// Durable bytes of the file are cut off.
@@ -53,7 +57,10 @@ impl Entry {
     pub(crate) fn inodes(&self) -> Vec<Ino> {
         let mut inodes = vec![self.ino];
         match &self.change {
-            Change::Rename { replaced: Some(other), .. } | Change::Exchange { other, .. } => inodes.push(*other),
+            Change::Rename {
+                replaced: Some(other), ..
+            }
+            | Change::Exchange { other, .. } => inodes.push(*other),
             _ => {}
         }
         inodes.extend(self.places().iter().map(|place| place.dir));
@@ -104,7 +111,9 @@ impl Journal {
 
     /// Whether the truncation of `file` waits here.
     pub(crate) fn has_cut(&self, file: Ino) -> bool {
-        self.entries.iter().any(|entry| entry.ino == file && entry.change == Change::Cut)
+        self.entries
+            .iter()
+            .any(|entry| entry.ino == file && entry.change == Change::Cut)
     }
 
     fn take_through(&mut self, matches: impl Fn(&Entry) -> bool) -> Vec<Entry> {
@@ -125,7 +134,10 @@ impl Journal {
         while let Some(entry) = self.entries.pop_back() {
             let wanted = entry.home() == Some(dir)
                 || reached.contains(&entry.ino)
-                || entry.places().iter().any(|place| names.contains(*place) || emptied.contains(&place.dir));
+                || entry
+                    .places()
+                    .iter()
+                    .any(|place| names.contains(*place) || emptied.contains(&place.dir));
             if !wanted {
                 kept.push_front(entry);
                 continue;
@@ -159,15 +171,27 @@ mod tests {
     }
 
     fn link(ino: u64, dir: u64, name: &str) -> Entry {
-        Entry { ino: Ino(ino), change: Change::Link(place(dir, name)) }
+        Entry {
+            ino: Ino(ino),
+            change: Change::Link(place(dir, name)),
+        }
     }
 
     fn rename(ino: u64, from: Place, to: Place) -> Entry {
-        Entry { ino: Ino(ino), change: Change::Rename { from, to, replaced: None } }
+        Entry {
+            ino: Ino(ino),
+            change: Change::Rename {
+                from,
+                to,
+                replaced: None,
+            },
+        }
     }
 
     fn journal(entries: &[Entry]) -> Journal {
-        Journal { entries: entries.iter().cloned().collect() }
+        Journal {
+            entries: entries.iter().cloned().collect(),
+        }
     }
 
     #[test]
@@ -186,25 +210,48 @@ mod tests {
     fn strict_takes_only_the_directory() {
         let entries = [link(10, 1, "a"), link(11, 2, "b"), link(12, 1, "c")];
         let mut strict = journal(&entries);
-        assert_eq!(strict.take_of_directory(Ino(1)), [entries[0].clone(), entries[2].clone()]);
+        assert_eq!(
+            strict.take_of_directory(Ino(1)),
+            [entries[0].clone(), entries[2].clone()]
+        );
         assert_eq!(strict.take_of_directory(Ino(2)), entries[1..2]);
     }
 
     #[test]
     fn strict_takes_what_an_entry_stands_on() {
         // a moves from 1 to 2, then a new a takes its name in 1: the second needs the first.
-        let entries = [rename(10, place(1, "a"), place(2, "a")), link(11, 2, "other"), link(12, 1, "a")];
+        let entries = [
+            rename(10, place(1, "a"), place(2, "a")),
+            link(11, 2, "other"),
+            link(12, 1, "a"),
+        ];
         let mut same_name = journal(&entries);
-        assert_eq!(same_name.take_of_directory(Ino(1)), [entries[0].clone(), entries[2].clone()]);
+        assert_eq!(
+            same_name.take_of_directory(Ino(1)),
+            [entries[0].clone(), entries[2].clone()]
+        );
 
         // A file moves into a directory that is itself not durable: the directory comes along.
-        let entries = [link(20, 1, "new"), link(21, 1, "other"), rename(10, place(3, "f"), place(20, "f"))];
+        let entries = [
+            link(20, 1, "new"),
+            link(21, 1, "other"),
+            rename(10, place(3, "f"), place(20, "f")),
+        ];
         let mut new_directory = journal(&entries);
-        assert_eq!(new_directory.take_of_directory(Ino(20)), [entries[0].clone(), entries[2].clone()]);
+        assert_eq!(
+            new_directory.take_of_directory(Ino(20)),
+            [entries[0].clone(), entries[2].clone()]
+        );
 
         // rmdir needs the removals inside.
-        let inside = Entry { ino: Ino(31), change: Change::Unlink(place(30, "x")) };
-        let removed = Entry { ino: Ino(30), change: Change::Unlink(place(1, "d")) };
+        let inside = Entry {
+            ino: Ino(31),
+            change: Change::Unlink(place(30, "x")),
+        };
+        let removed = Entry {
+            ino: Ino(30),
+            change: Change::Unlink(place(1, "d")),
+        };
         let mut rmdir = journal(&[inside.clone(), link(40, 5, "y"), removed.clone()]);
         assert_eq!(rmdir.take_of_directory(Ino(1)), [inside, removed]);
     }

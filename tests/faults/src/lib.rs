@@ -43,6 +43,7 @@ mod client;
 mod content;
 pub mod control;
 mod daemon;
+pub mod damage;
 mod durable;
 mod extents;
 mod faults;

@@ -29,7 +29,10 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(dir: Ino, name: &OsStr) -> Self {
-        Self { dir, name: name.to_owned() }
+        Self {
+            dir,
+            name: name.to_owned(),
+        }
     }
 }
 

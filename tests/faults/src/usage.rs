@@ -44,7 +44,9 @@ impl Usage {
 
     /// Allows `free` more bytes from now on; `None` lifts the limit.
     pub(crate) fn set_free(&self, free: Option<u64>) {
-        let capacity = free.map_or(UNLIMITED, |free| self.used_bytes().saturating_add(free).min(UNLIMITED - 1));
+        let capacity = free.map_or(UNLIMITED, |free| {
+            self.used_bytes().saturating_add(free).min(UNLIMITED - 1)
+        });
         self.capacity_bytes.store(capacity, SeqCst);
     }
 

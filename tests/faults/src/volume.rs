@@ -28,6 +28,8 @@ pub(crate) enum Pass {
     Whole,
     /// A write stores only its first half.
     Half,
+    /// A sync does nothing.
+    Nothing,
 }
 
 /// What a call is about, for the patterns of faults.
@@ -58,7 +60,11 @@ impl Volume {
             Metadata::Ordered => Cuts::Journaled,
             Metadata::Strict => Cuts::WithTheData,
         };
-        let content = ContentOptions { cuts, torn: options.torn, usage: usage.clone() };
+        let content = ContentOptions {
+            cuts,
+            torn: options.torn,
+            usage: usage.clone(),
+        };
         let image = Image::open(&options.backing, content)?;
         let namespace = Namespace::load(image, options.metadata, options.pending_ops_max, options.seed)?;
         Ok(Self {
@@ -105,7 +111,10 @@ impl Volume {
         };
         let judgement = self.faults.judge(call, &paths);
         if judgement.power_off {
-            self.crash(CrashOptions { keep: KeepOps::Random, stay_down: true })?;
+            self.crash(CrashOptions {
+                keep: KeepOps::Random,
+                stay_down: true,
+            })?;
             return Err(Errno::IO);
         }
         if !judgement.delay.is_zero() {
@@ -114,6 +123,7 @@ impl Volume {
         match judgement.error {
             Some(error) => Err(error),
             None if judgement.short => Ok(Pass::Half),
+            None if judgement.lie => Ok(Pass::Nothing),
             None => Ok(Pass::Whole),
         }
     }
@@ -139,7 +149,7 @@ impl Volume {
         let pass = self.admit(Call::Write, Subject::Inode(ino))?;
         let (ino, append, content) = self.opened(handle)?;
         let data = match pass {
-            Pass::Whole => data,
+            Pass::Whole | Pass::Nothing => data,
             Pass::Half => &data[..data.len().div_ceil(2)],
         };
         content.lock().write((!append).then_some(offset), data)?;
@@ -170,7 +180,11 @@ impl Volume {
             if to > content.len() {
                 content.truncate(to)?;
             }
-        } else if mode & zeros == 0 && self.usage.free_bytes().is_some_and(|free| to.saturating_sub(content.len()) > free)
+        } else if mode & zeros == 0
+            && self
+                .usage
+                .free_bytes()
+                .is_some_and(|free| to.saturating_sub(content.len()) > free)
         {
             return Err(Errno::NOSPC);
         }
@@ -180,11 +194,14 @@ impl Volume {
     pub(crate) fn sync_file(&self, ino: Ino, handle: u64) -> Result<(), Errno> {
         let admitted = self.admit(Call::Fsync, Subject::Inode(ino));
         let (ino, _, content) = self.opened(handle)?;
-        if let Err(error) = admitted {
-            content.lock().lose_dirty();
-            return Err(error);
+        match admitted {
+            Ok(Pass::Whole | Pass::Half) => self.store(ino, &content),
+            Ok(Pass::Nothing) => Ok(()),
+            Err(error) => {
+                content.lock().lose_dirty();
+                Err(error)
+            }
         }
-        self.store(ino, &content)
     }
 
     fn store(&self, ino: Ino, content: &Mutex<Content>) -> Result<(), Errno> {
@@ -200,8 +217,10 @@ impl Volume {
     }
 
     pub(crate) fn sync_directory(&self, ino: Ino) -> Result<(), Errno> {
-        self.admit(Call::Fsyncdir, Subject::Inode(ino))?;
-        self.tree()?.sync_directory(ino)
+        match self.admit(Call::Fsyncdir, Subject::Inode(ino))? {
+            Pass::Whole | Pass::Half => self.tree()?.sync_directory(ino),
+            Pass::Nothing => Ok(()),
+        }
     }
 
     // ---- control ----
@@ -251,14 +270,20 @@ impl Volume {
         match command {
             Command::Crash { options } => done(self.crash(options)),
             Command::Fail { fault } => match self.faults.add(fault) {
-                Ok(id) => Answer::Ok(Reply { fault: Some(id), ..Reply::default() }),
+                Ok(id) => Answer::Ok(Reply {
+                    fault: Some(id),
+                    ..Reply::default()
+                }),
                 Err(reason) => Answer::Error(reason),
             },
             Command::Clear => {
                 self.faults.clear();
                 done(Ok(()))
             }
-            Command::Stats => Answer::Ok(Reply { stats: Some(self.stats()), ..Reply::default() }),
+            Command::Stats => Answer::Ok(Reply {
+                stats: Some(self.stats()),
+                ..Reply::default()
+            }),
             Command::Space { free } => {
                 self.usage.set_free(free);
                 done(Ok(()))

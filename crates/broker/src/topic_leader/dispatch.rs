@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use nsquorum_protocol::ChannelName;
 use nsquorum_topic::{Attempts, BatchView, Channel, ChannelIncarnation, LogTime, MessageView, Seq, TopicState};
 
-use super::reader::ReadPosition;
+use super::reader::{ReadPosition, ReaderKind};
 use super::window::Window;
 use crate::subscription::SubscriptionId;
 
@@ -178,23 +178,49 @@ impl Dispatch {
     }
 
     /// What to deliver next. A message returned by it has been taken.
-    pub(super) fn next(&mut self, state: &TopicState, window: &Window, may_read: bool) -> Next {
-        if let Some((&seq, &attempts)) = self.returned.first_key_value() {
-            let Some(message) = self.find(seq, window) else { return self.fetch(window) };
+    /// `has_room`: whether the state may grow.
+    pub(super) fn next(&mut self, state: &TopicState, window: &Window, has_room: bool) -> Next {
+        let Some(channel) = state.channel(self.channel) else { return Next::Nothing };
+        while let Some((&seq, &attempts)) = self.returned.first_key_value() {
+            if channel.is_finished(seq) {
+                self.returned.pop_first();
+                self.fetched.remove(&seq);
+                continue;
+            }
+            let Some(message) = self.find(seq, window) else { return self.fetch(channel, state, window, has_room) };
             self.returned.pop_first();
             return Next::Message { message, attempts };
         }
-        if let Some((&(behind, _), &(seq, attempts))) = self.again.first_key_value()
-            && behind <= self.read_next
+        let may_read = has_room || self.fills_holes(channel);
+        while let Some((&(behind, _), &(seq, attempts))) = self.again.first_key_value()
+            && self.has_reached(behind, state, may_read)
         {
-            let Some(message) = self.find(seq, window) else { return self.fetch(window) };
+            let is_finished = channel.is_finished(seq);
+            let message = if is_finished { self.fetched.remove(&seq) } else { self.find(seq, window) };
+            if message.is_none() && !is_finished {
+                return self.fetch(channel, state, window, has_room);
+            }
             self.again.pop_first();
             if seq < self.read_next {
                 self.set_aside.remove(&seq);
             }
-            return Next::Message { message, attempts };
+            if let Some(message) = message.filter(|_| !is_finished) {
+                return Next::Message { message, attempts };
+            }
         }
         if may_read { self.read(state, window) } else { Next::Nothing }
+    }
+
+    /// Reading below what is finished already only makes the state smaller, and after a change of leaders it may be the only thing that does:
+    /// what the last leader had in flight is unread then.
+    fn fills_holes(&self, channel: &Channel) -> bool {
+        channel.finished_above_floor_last().is_some_and(|last| self.read_next < last)
+    }
+
+    /// Whether reading has reached a place in the tail, or cannot go on before what waits there was delivered: a paused topic holds
+    /// numbers back for as long as somebody likes, and a full state until what came back is finished.
+    fn has_reached(&self, behind: Seq, state: &TopicState, may_read: bool) -> bool {
+        behind <= self.read_next || self.read_next >= state.readable_end() || !may_read
     }
 
     fn read(&mut self, state: &TopicState, window: &Window) -> Next {
@@ -241,6 +267,26 @@ impl Dispatch {
         self.backlog.extend(batches);
     }
 
+    /// Whether a message still has to come from the log. It has not if the channel was emptied meanwhile.
+    pub(super) fn wants(&self, seq: Seq, state: &TopicState) -> bool {
+        let is_finished = state.channel(self.channel).is_none_or(|channel| channel.is_finished(seq));
+        let waits = seq == self.read_next
+            || self.returned.contains_key(&seq)
+            || self.again.values().any(|(waiting, _)| *waiting == seq);
+        waits && !is_finished
+    }
+
+    /// A job failed for a message that is not wanted any more.
+    pub(super) fn read_failed(&mut self, kind: ReaderKind) {
+        match kind {
+            ReaderKind::Read => {
+                self.is_reading = false;
+                self.resume = None;
+            }
+            ReaderKind::Fetch => self.is_fetching = false,
+        }
+    }
+
     fn drop_backlog(&mut self) {
         if !self.backlog.is_empty() {
             self.backlog.clear();
@@ -253,15 +299,21 @@ impl Dispatch {
     }
 
     /// The messages that will be needed next and are not in memory.
-    fn fetch(&self, window: &Window) -> Next {
+    fn fetch(&self, channel: &Channel, state: &TopicState, window: &Window, has_room: bool) -> Next {
         if self.is_fetching {
             return Next::Nothing;
         }
         let returned = self.returned.keys();
-        let again = self.again.iter().take_while(|((behind, _), _)| *behind <= self.read_next).map(|(_, (seq, _))| seq);
+        let may_read = has_room || self.fills_holes(channel);
+        let again = self
+            .again
+            .iter()
+            .take_while(|((behind, _), _)| self.has_reached(*behind, state, may_read))
+            .map(|(_, (seq, _))| seq);
         let mut missing: Vec<Seq> = returned
             .chain(again)
             .copied()
+            .filter(|seq| !channel.is_finished(*seq))
             .take(FETCH_MAX)
             .filter(|seq| window.message(*seq).is_none() && !self.fetched.contains_key(seq))
             .collect();

@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 
 use nsquorum_environment::Monotonic;
-use nsquorum_topic::{ChannelIncarnation, LogIndex, LogTime, Seq, Term, TopicState};
+use nsquorum_topic::{ChannelIncarnation, EntryPosition, LogIndex, LogTime, Seq, Term, TopicState};
 
 use super::dispatch::Dispatch;
 use super::window::Window;
+
+/// Encoded bytes of a requeued message.
+const EXCEPTION_BYTES: u64 = 27;
+/// Encoded bytes of a number that is finished out of order, at worst.
+const OUT_OF_ORDER_BYTES: u64 = 4;
 
 /// One leadership.
 #[derive(Debug)]
@@ -32,7 +37,7 @@ impl Leading {
             // The LeaderStart entry has raised it to the wall clock at the start, if that was ahead.
             clock_start: state.time(),
             clock_started_at: now,
-            applied_end: LogIndex::new(0),
+            applied_end: state.applied().map_or(LogIndex::new(0), |(index, _)| index.next()),
             state,
             dispatches,
             window: Window::default(),
@@ -51,6 +56,23 @@ impl Leading {
     pub(super) fn when(&self, time: LogTime) -> Monotonic {
         let ahead = time.get().saturating_sub(self.clock_start.get());
         self.clock_started_at + std::time::Duration::from_nanos(ahead)
+    }
+
+    /// Moves the state over entries that say nothing to a topic (memberships): the group does not report them.
+    pub(super) fn pass_others(&mut self, up_to: EntryPosition) {
+        while let Some((index, _)) = self.state.applied()
+            && index.next() < up_to.index
+        {
+            let other = EntryPosition { index: index.next(), term: up_to.term, encoded_bytes: 0 };
+            self.state.apply_other(other).expect("the next entry of a term that does not go back");
+        }
+    }
+
+    /// About the bytes of encoded state that deliveries have caused: requeues, and numbers finished out of order. Nothing else counts for
+    /// the bound that stops reading: a long backlog fills the state with index points, and only reading makes it shorter.
+    pub(super) fn delivered_bytes(&self) -> u64 {
+        let usage = self.state.usage();
+        usage.exceptions * EXCEPTION_BYTES + usage.out_of_order * OUT_OF_ORDER_BYTES
     }
 
     /// The lowest number that some channel still has to read.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use nsquorum_consensus::{Refusal, TopicEvent};
@@ -18,7 +19,7 @@ use super::dispatch::{Dispatch, InFlight, Next};
 use super::input::{ChannelChange, Command, LeaderInput, Publish, Subscribe};
 use super::leading::Leading;
 use super::pipeline::Pipeline;
-use super::reader::{FetchRequest, ReadPosition, ReadRequest, ReaderDone, ReaderJob};
+use super::reader::{FetchRequest, Found, ReadPosition, ReadRequest, ReaderDone, ReaderJob};
 use crate::leases::{Delivery, DeliveryToken, LeaseEvent, LeaseOutcome, OrphanedLeases};
 use crate::node::AdminError;
 use crate::publish::PublishError;
@@ -27,6 +28,9 @@ use crate::subscription::{SubscribeError, SubscriptionEvent, SubscriptionId, Sub
 
 /// The meaning of apply that this release writes for.
 const FEATURE_LEVEL: FeatureLevel = FeatureLevel::new(1);
+
+/// How often a leader that has no space for anything looks again: nobody tells it when space returns.
+const SPACE_RECHECK: Duration = Duration::from_millis(100);
 
 /// Bounds of one topic leader.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +41,7 @@ pub(crate) struct LeaderLimits {
     pub(crate) proposals_max: usize,
     /// Deferred messages of the topic.
     pub(crate) deferred_max: u64,
-    /// Encoded state; beyond it channels read nothing new until consumers have finished more.
+    /// What deliveries have added to the encoded state; beyond it channels read nothing new until consumers have finished more.
     pub(crate) state_bytes_max: u64,
     /// Deliveries of one channel before other work gets its turn.
     pub(crate) burst_max: usize,
@@ -106,6 +110,7 @@ pub(crate) struct TopicLeader {
     attaching: BTreeMap<ChannelName, Vec<Subscribe>>,
     orphans: Vec<Orphans>,
     space: SpaceState,
+    stepped_at: Monotonic,
     window_bytes_max: usize,
     is_over: Option<PublishError>,
     outputs: Vec<Output>,
@@ -126,6 +131,7 @@ impl TopicLeader {
             attaching: BTreeMap::new(),
             orphans: Vec::new(),
             space: SpaceState::Ok,
+            stepped_at: Monotonic::START,
             window_bytes_max: 4 << 20,
             is_over: None,
             outputs: Vec::new(),
@@ -183,31 +189,22 @@ impl TopicLeader {
         match event {
             TopicEvent::LeaderStarted { term, state } => self.start_leading(term, state, now),
             TopicEvent::Applied { entry, batch, applied } => self.applied(&entry, batch, &applied),
-            TopicEvent::Refused { ticket, refusal: Refusal::LeaseExpired } => self.pipeline.refused(ticket),
-            TopicEvent::Refused { refusal: Refusal::NotLeader | Refusal::Stopped, .. } | TopicEvent::Deposed => {
-                self.stop_leading(PublishError::Stopping);
-            }
+            TopicEvent::Refused { ticket, refusal } => self.refused(ticket, refusal, now),
+            TopicEvent::Deposed => self.stop_leading(PublishError::Stopping),
             TopicEvent::Quarantined => self.end(PublishError::Quarantined),
         }
     }
 
     /// Takes what a reader found.
     pub(crate) fn reader_done(&mut self, done: ReaderDone) {
-        let Some(leading) = &mut self.leading else { return };
-        match done {
-            ReaderDone::Read { channel, batches, resume } => {
-                if let Some(dispatch) = leading.dispatches.get_mut(&channel) {
-                    dispatch.read_done(batches, resume);
-                    self.dispatch(channel);
-                }
-            }
-            ReaderDone::Fetched { channel, messages } => {
-                if let Some(dispatch) = leading.dispatches.get_mut(&channel) {
-                    dispatch.fetch_done(messages);
-                    self.dispatch(channel);
-                }
-            }
-            ReaderDone::Failed { channel, error } => {
+        let ReaderDone { term, channel, found } = done;
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.term == term) else { return };
+        let Some(dispatch) = leading.dispatches.get_mut(&channel) else { return };
+        match found {
+            Found::Batches { batches, resume } => dispatch.read_done(batches, resume),
+            Found::Messages(messages) => dispatch.fetch_done(messages),
+            Found::Failed { kind, wanted, .. } if !dispatch.wants(wanted, &leading.state) => dispatch.read_failed(kind),
+            Found::Failed { error, .. } => {
                 tracing::error!(
                     topic = %self.name,
                     channel = channel.get(),
@@ -215,13 +212,15 @@ impl TopicLeader {
                     "the log of this topic cannot be read here: the topic stops on this node; run `nsquorum verify` on \
                      the stopped directory"
                 );
-                self.end(PublishError::Quarantined);
+                return self.end(PublishError::Quarantined);
             }
         }
+        self.dispatch(channel);
     }
 
     /// Does what time demands, and collects everything that the shell has to do.
     pub(crate) fn step(&mut self, now: Monotonic) -> Vec<Output> {
+        self.stepped_at = now;
         self.expire_orphans(now);
         self.release_due(now);
         for channel in std::mem::take(&mut self.unfinished_bursts) {
@@ -242,7 +241,11 @@ impl TopicLeader {
         let leading = self.leading.as_ref()?;
         let due = leading.dispatches.values().filter_map(Dispatch::next_due).min().map(|due| leading.when(due));
         let orphans = self.orphans.iter().filter_map(|orphans| orphans.leases.next_deadline()).min();
-        [due, orphans, self.pipeline.linger_until()].into_iter().flatten().min()
+        let proposal = self.pipeline.ready_at(self.limits.proposals_max).map(|at| match self.space {
+            SpaceState::RefuseAll => at.max(self.stepped_at + SPACE_RECHECK),
+            SpaceState::Ok | SpaceState::RefusePublishes => at,
+        });
+        [due, orphans, proposal].into_iter().flatten().min()
     }
 
     // === leadership ===
@@ -280,6 +283,19 @@ impl TopicLeader {
         self.is_over = Some(why);
         for input in std::mem::take(&mut self.early) {
             refuse(input, why);
+        }
+    }
+
+    fn refused(&mut self, ticket: u64, refusal: Refusal, now: Monotonic) {
+        // One of an earlier leadership may be refused after the next has begun, and says nothing about that.
+        let Some(leading) = self.leading.as_ref().filter(|_| self.pipeline.is_under_way(ticket)) else { return };
+        match refusal {
+            Refusal::LeaseExpired => {
+                self.pipeline.refused(ticket, now);
+                // Nothing else may be under way, and then nothing is going to be applied.
+                self.pipeline.settle(leading.state.next_seq());
+            }
+            Refusal::NotLeader | Refusal::Stopped => self.stop_leading(PublishError::Stopping),
         }
     }
 
@@ -337,6 +353,7 @@ impl TopicLeader {
             term: header.term,
             encoded_bytes: u32::try_from(entry.encoded_len()).expect("an entry's length is a u32 in its header"),
         };
+        leading.pass_others(at);
         let own = leading.state.apply_batch(at, &batch).expect("the group has applied the same entry to an equal state");
         assert_eq!(&own, applied, "the leader's copy of the state went another way than the group's");
         let batch_header = batch.header();
@@ -667,7 +684,7 @@ impl TopicLeader {
         let Some(leading) = &mut self.leading else { return };
         let is_paused = leading.state.channel(channel).is_none_or(|channel| channel.is_paused());
         // Beyond this bound nothing new is begun; what came back may still be finished, which makes the state smaller.
-        let may_read = leading.state.usage().encoded_bytes <= self.limits.state_bytes_max;
+        let has_room = leading.delivered_bytes() <= self.limits.state_bytes_max;
         let Leading { term, state, window, dispatches, .. } = leading;
         let term = *term;
         let Some(dispatch) = dispatches.get_mut(&channel) else { return };
@@ -684,24 +701,28 @@ impl TopicLeader {
                 continue;
             };
             if burst == self.limits.burst_max {
-                self.unfinished_bursts.push(channel);
+                if !self.unfinished_bursts.contains(&channel) {
+                    self.unfinished_bursts.push(channel);
+                }
                 break;
             }
-            let (message, attempts) = match dispatch.next(state, window, may_read) {
+            let (message, attempts) = match dispatch.next(state, window, has_room) {
                 Next::Message { message, attempts } => (message, attempts),
                 Next::Nothing => break,
                 Next::Read => {
-                    let from = dispatch.resume.unwrap_or_else(|| position(state, dispatch.read_next));
+                    let point = position(state, dispatch.read_next);
+                    // What lies before the point may be purged, and reading may have skipped far beyond where it stopped.
+                    let from = dispatch.resume.filter(|resume| resume.index > point.index).unwrap_or(point);
                     let wanted = dispatch.read_next;
                     dispatch.is_reading = true;
-                    let request = ReadRequest { channel, from, wanted, end: leading.applied_end };
+                    let request = ReadRequest { term, channel, from, wanted, end: leading.applied_end };
                     self.outputs.push(Output::Read(ReaderJob::Read(request)));
                     break;
                 }
                 Next::Fetch(seqs) => {
                     let messages = seqs.into_iter().map(|seq| (seq, position(state, seq))).collect();
                     dispatch.is_fetching = true;
-                    let request = FetchRequest { channel, messages, end: leading.applied_end };
+                    let request = FetchRequest { term, channel, messages, end: leading.applied_end };
                     self.outputs.push(Output::Read(ReaderJob::Fetch(request)));
                     break;
                 }

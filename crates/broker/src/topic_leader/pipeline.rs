@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use nsquorum_environment::Monotonic;
+use nsquorum_topic::batch::MESSAGE_ROW_BYTES;
 use nsquorum_topic::{BatchBuilder, ChannelIncarnation, Event, Seq, SeqRange};
 use tokio::sync::oneshot;
 
@@ -18,6 +19,8 @@ use crate::publish::PublishError;
 /// How long finished numbers wait for company. Nobody waits for a FIN, and a message published meanwhile takes them along for nothing:
 /// without this each FIN of a slow consumer would be a sync of its own, in the way of the next publish.
 pub(super) const FINISH_LINGER: Duration = Duration::from_millis(5);
+/// How long nothing is proposed after a refusal: a lease that has run out is not back at once, and asking in a loop would keep a core busy.
+pub(super) const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
 /// Finished numbers that do not wait any longer.
 const FINISHES_WAITING_MAX: usize = 4096;
 /// Finished numbers plus requeues of one batch.
@@ -90,6 +93,8 @@ pub(super) struct Pipeline {
     under_way: VecDeque<Proposed>,
     /// Something was refused or void: settle, then go again.
     is_stalled: bool,
+    /// Nothing is proposed before.
+    not_before: Monotonic,
     next_seq: Seq,
     next_ticket: u64,
     deferred_waiting: u64,
@@ -104,7 +109,8 @@ impl Pipeline {
     }
 
     pub(super) fn publish(&mut self, publish: Publish) {
-        let bytes = publish.messages.iter().map(|message| message.body.len()).sum();
+        // Its row counts too: a million bodies of one byte are an entry of 29 MB.
+        let bytes = publish.messages.iter().map(|message| message.body.len() + MESSAGE_ROW_BYTES).sum();
         self.deferred_waiting += deferred_in(&publish);
         self.requests.push_back(Request::Publish { publish, bytes });
     }
@@ -146,9 +152,14 @@ impl Pipeline {
         (finishes + requeues) as u64
     }
 
-    /// When finished numbers stop waiting for company, if nothing else is waiting.
-    pub(super) fn linger_until(&self) -> Option<Monotonic> {
-        self.finishes_since.filter(|_| !self.is_stalled).map(|since| since + FINISH_LINGER)
+    /// When [`next`](Self::next) has a batch, if nothing happens before: never while the batches under way have to come first.
+    pub(super) fn ready_at(&self, under_way_max: usize) -> Option<Monotonic> {
+        if self.is_stalled || self.under_way.len() >= under_way_max {
+            return None;
+        }
+        let urgent = self.has_urgent().then_some(Monotonic::START);
+        let lingered = urgent.or(self.finishes_since.map(|since| since + FINISH_LINGER))?;
+        Some(lingered.max(self.not_before))
     }
 
     fn has_urgent(&self) -> bool {
@@ -163,13 +174,7 @@ impl Pipeline {
         bytes_max: usize,
         header_room: usize,
     ) -> Option<Ready> {
-        if self.is_stalled || self.under_way.len() >= under_way_max {
-            return None;
-        }
-        let lingered = self.linger_until().is_some_and(|until| until <= now);
-        if !self.has_urgent() && !lingered {
-            return None;
-        }
+        self.ready_at(under_way_max).filter(|at| *at <= now)?;
         let content = self.take(bytes_max);
         let builder = content.build(header_room);
         let ticket = self.next_ticket;
@@ -226,11 +231,17 @@ impl Pipeline {
         content
     }
 
+    /// Whether the proposal belongs to this leadership and its fate is open.
+    pub(super) fn is_under_way(&self, ticket: u64) -> bool {
+        self.under_way.iter().any(|proposed| proposed.ticket == ticket)
+    }
+
     /// A proposal of this leader was refused: it is not in the log.
-    pub(super) fn refused(&mut self, ticket: u64) {
+    pub(super) fn refused(&mut self, ticket: u64, now: Monotonic) {
         if let Some(proposed) = self.under_way.iter_mut().find(|proposed| proposed.ticket == ticket) {
             proposed.fate = Fate::NotInLog;
             self.is_stalled = true;
+            self.not_before = now + REFUSAL_PAUSE;
         }
     }
 

@@ -6,7 +6,7 @@
 
 use nsquorum_consensus::TopicLog;
 use nsquorum_storage::{Entry, EntryKind, StorageError};
-use nsquorum_topic::{Acceptance, BatchView, ChannelIncarnation, Cursor, LogIndex, MessageView, Seq};
+use nsquorum_topic::{Acceptance, BatchView, ChannelIncarnation, Cursor, LogIndex, MessageView, Seq, Term};
 
 /// Bytes that one read takes from the log.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -30,6 +30,8 @@ pub(crate) enum ReadError {
 /// Read the accepted batches from `from` on, up to the applied end, about a mebibyte.
 #[derive(Clone, Debug)]
 pub(crate) struct ReadRequest {
+    /// Who asks.
+    pub(super) term: Term,
     pub(super) channel: ChannelIncarnation,
     pub(super) from: ReadPosition,
     /// Batches that end at or below are walked over, not kept.
@@ -41,6 +43,8 @@ pub(crate) struct ReadRequest {
 /// Read these messages, each from its own position.
 #[derive(Clone, Debug)]
 pub(crate) struct FetchRequest {
+    /// Who asks.
+    pub(super) term: Term,
     pub(super) channel: ChannelIncarnation,
     pub(super) messages: Vec<(Seq, ReadPosition)>,
     pub(super) end: LogIndex,
@@ -53,12 +57,29 @@ pub(crate) enum ReaderJob {
     Fetch(FetchRequest),
 }
 
+/// The two kinds of jobs; a channel has at most one of each under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReaderKind {
+    Read,
+    Fetch,
+}
+
+/// A job that is done.
+#[derive(Debug)]
+pub(crate) struct ReaderDone {
+    /// The leadership that asked. A later one stands elsewhere in the log and has no use for it.
+    pub(super) term: Term,
+    pub(super) channel: ChannelIncarnation,
+    pub(super) found: Found,
+}
+
 /// What a reader found.
 #[derive(Debug)]
-pub(crate) enum ReaderDone {
-    Read { channel: ChannelIncarnation, batches: Vec<BatchView>, resume: ReadPosition },
-    Fetched { channel: ChannelIncarnation, messages: Vec<MessageView> },
-    Failed { channel: ChannelIncarnation, error: ReadError },
+pub(crate) enum Found {
+    Batches { batches: Vec<BatchView>, resume: ReadPosition },
+    Messages(Vec<MessageView>),
+    /// `wanted` is the first message that could not be had: it may have been dropped, and its log purged, meanwhile.
+    Failed { kind: ReaderKind, wanted: Seq, error: ReadError },
 }
 
 /// How a reader gets at entries.
@@ -80,19 +101,23 @@ impl ReaderJob {
     }
 
     fn run(&self, log: &dyn TopicLog, source: Source) -> Option<ReaderDone> {
-        let (channel, result) = match self {
-            Self::Read(request) => (request.channel, request.run(log, source)),
-            Self::Fetch(request) => (request.channel, request.run(log, source)),
-        };
-        match result {
-            Ok(done) => done,
-            Err(error) => Some(ReaderDone::Failed { channel, error }),
+        match self {
+            Self::Read(request) => {
+                let found = request.run(log, source).unwrap_or_else(|error| {
+                    Some(Found::Failed { kind: ReaderKind::Read, wanted: request.wanted, error })
+                })?;
+                Some(ReaderDone { term: request.term, channel: request.channel, found })
+            }
+            Self::Fetch(request) => {
+                let found = request.run(log, source)?;
+                Some(ReaderDone { term: request.term, channel: request.channel, found })
+            }
         }
     }
 }
 
 impl ReadRequest {
-    fn run(&self, log: &dyn TopicLog, source: Source) -> Result<Option<ReaderDone>, ReadError> {
+    fn run(&self, log: &dyn TopicLog, source: Source) -> Result<Option<Found>, ReadError> {
         let mut walk = self.from;
         let mut batches = Vec::new();
         while batches.is_empty() && walk.index < self.end {
@@ -105,12 +130,16 @@ impl ReadRequest {
                 }
             }
         }
-        Ok(Some(ReaderDone::Read { channel: self.channel, batches, resume: walk }))
+        if batches.is_empty() {
+            let what = format!("message {} is not in the log before it", self.wanted);
+            return Err(ReadError::Damaged { index: self.end.get(), what });
+        }
+        Ok(Some(Found::Batches { batches, resume: walk }))
     }
 }
 
 impl FetchRequest {
-    fn run(&self, log: &dyn TopicLog, source: Source) -> Result<Option<ReaderDone>, ReadError> {
+    fn run(&self, log: &dyn TopicLog, source: Source) -> Option<Found> {
         let mut messages: Vec<MessageView> = Vec::new();
         let mut last: Option<BatchView> = None;
         for (seq, from) in &self.messages {
@@ -118,21 +147,37 @@ impl FetchRequest {
                 messages.push(message);
                 continue;
             }
-            let mut walk = *from;
-            'walk: while walk.index < self.end {
-                let Some(entries) = read(log, source, walk.index, self.end)? else { return Ok(None) };
-                for entry in entries {
-                    if let Some(batch) = step(&mut walk, &entry)?
-                        && let Some(message) = message_of(&batch, *seq)
-                    {
-                        messages.push(message);
-                        last = Some(batch);
-                        break 'walk;
-                    }
+            match self.find(log, source, *seq, *from) {
+                Ok(Some((batch, message))) => {
+                    messages.push(message);
+                    last = Some(batch);
+                }
+                Ok(None) => return None,
+                Err(error) => return Some(Found::Failed { kind: ReaderKind::Fetch, wanted: *seq, error }),
+            }
+        }
+        Some(Found::Messages(messages))
+    }
+
+    fn find(
+        &self,
+        log: &dyn TopicLog,
+        source: Source,
+        seq: Seq,
+        mut walk: ReadPosition,
+    ) -> Result<Option<(BatchView, MessageView)>, ReadError> {
+        while walk.index < self.end {
+            let Some(entries) = read(log, source, walk.index, self.end)? else { return Ok(None) };
+            for entry in entries {
+                if let Some(batch) = step(&mut walk, &entry)?
+                    && let Some(message) = message_of(&batch, seq)
+                {
+                    return Ok(Some((batch, message)));
                 }
             }
         }
-        Ok(Some(ReaderDone::Fetched { channel: self.channel, messages }))
+        let what = format!("message {seq} is not in the log before it");
+        Err(ReadError::Damaged { index: self.end.get(), what })
     }
 }
 

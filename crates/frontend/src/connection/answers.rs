@@ -30,7 +30,9 @@ impl Machine {
             Ok(()) => {
                 self.metrics.publishes_ok.increment(1);
                 self.metrics.published_messages.increment(publish.message_count);
-                self.metrics.publish_seconds.record(now.since(publish.received).as_secs_f64());
+                self.metrics
+                    .publish_seconds
+                    .record(now.since(publish.received).as_secs_f64());
                 self.record.count_published(&publish.topic, publish.message_count);
                 Reply::Response(Bytes::from_static(frame::OK))
             }
@@ -48,7 +50,11 @@ impl Machine {
         let Some(Reply::NotHeld { command, id, .. }) = self.replies.pop() else {
             unreachable!("an answer arrives only for the question that was asked");
         };
-        let cause = if in_flight { InFlightError::NotOwner } else { InFlightError::NotInFlight };
+        let cause = if in_flight {
+            InFlightError::NotOwner
+        } else {
+            InFlightError::NotInFlight
+        };
         self.write(Reply::Error(command.failed(id, cause)), now);
         self.settle(now);
     }
@@ -60,7 +66,10 @@ impl Machine {
 
     /// The result of SUB.
     pub(crate) fn subscribed(&mut self, result: Result<(), impl std::fmt::Display>, now: Monotonic) {
-        let (topic, channel, _) = self.subscribing.take().expect("a result arrives only for a SUB that waits");
+        let (topic, channel, _) = self
+            .subscribing
+            .take()
+            .expect("a result arrives only for a SUB that waits");
         match result {
             Ok(()) => {
                 self.consumer = Some(self.new_consumer(topic, channel));
@@ -91,7 +100,10 @@ impl Machine {
 
     /// What is to be sent to the topic leader.
     pub(crate) fn take_to_leader(&mut self) -> ToLeader {
-        self.consumer.as_mut().map(super::consumer::Consumer::take_to_leader).unwrap_or_default()
+        self.consumer
+            .as_mut()
+            .map(super::consumer::Consumer::take_to_leader)
+            .unwrap_or_default()
     }
 
     /// The socket took `count` bytes.
@@ -126,9 +138,15 @@ impl Machine {
             _ => None,
         };
         let subscribe = self.subscribing.as_ref().map(|(_, _, deadline)| *deadline);
-        let lease = self.consumer.as_ref().and_then(super::consumer::Consumer::next_deadline);
+        let lease = self
+            .consumer
+            .as_ref()
+            .and_then(super::consumer::Consumer::next_deadline);
         let connection = self.deadlines.next(self.waits_for_client());
-        [publish, finish, subscribe, lease, connection].into_iter().flatten().min()
+        [publish, finish, subscribe, lease, connection]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due.
@@ -144,11 +162,15 @@ impl Machine {
         {
             self.published(Err(PublishError::TimedOut), now);
         }
-        if self.subscribing.as_ref().is_some_and(|(_, _, deadline)| *deadline <= now) {
+        if self
+            .subscribing
+            .as_ref()
+            .is_some_and(|(_, _, deadline)| *deadline <= now)
+        {
             self.subscribed(Err("timed out"), now);
         }
         let due = self.deadlines.take_due(self.waits_for_client(), now);
-        if due.heartbeat && (self.phase == Phase::Open || !self.replies.is_empty()) {
+        if due.heartbeat && !due.client_silent && (self.phase == Phase::Open || !self.replies.is_empty()) {
             self.output.append(|tail| frame::response(tail, frame::HEARTBEAT));
         }
         let overdue = matches!(self.phase, Phase::Finishing { by, .. } if by <= now);

@@ -47,7 +47,15 @@ pub(crate) struct Consumer {
 impl Consumer {
     pub(crate) fn new(topic: TopicName, channel: ChannelName, sample_rate: u8, leases: LeaseTable) -> Self {
         let unwritten = VecDeque::new();
-        Self { topic, channel, sample_rate, ready: 0, leases, unwritten, to_leader: ToLeader::default() }
+        Self {
+            topic,
+            channel,
+            sample_rate,
+            ready: 0,
+            leases,
+            unwritten,
+            to_leader: ToLeader::default(),
+        }
     }
 
     /// RDY, also 0 for CLS.
@@ -67,7 +75,12 @@ impl Consumer {
         output: &mut Output,
         random: &dyn Random,
     ) -> Result<(), Corruption> {
-        let mut end = |outcome| self.to_leader.events.push(LeaseEvent { token: delivery.token, outcome });
+        let mut end = |outcome| {
+            self.to_leader.events.push(LeaseEvent {
+                token: delivery.token,
+                outcome,
+            })
+        };
         let held = self.leases.len() + self.unwritten.len();
         if held >= self.ready as usize {
             end(LeaseOutcome::Returned);
@@ -80,7 +93,11 @@ impl Consumer {
         }
         let seq = delivery.token.seq;
         if crc32c::crc32c(&delivery.body) != delivery.crc32c {
-            return Err(Corruption { topic: self.topic.clone(), channel: self.channel.clone(), seq });
+            return Err(Corruption {
+                topic: self.topic.clone(),
+                channel: self.channel.clone(),
+                seq,
+            });
         }
         let position = output.end_position();
         let timestamp_ns = i64::try_from(delivery.published_at.get()).unwrap_or(i64::MAX);
@@ -88,7 +105,10 @@ impl Consumer {
         output.append(|tail| frame::message_head(tail, timestamp_ns, attempts, id, delivery.body.len()));
         output.append_body(&delivery.body);
         // The body is in the output; here only the token matters.
-        let delivery = Delivery { body: bytes::Bytes::new(), ..delivery };
+        let delivery = Delivery {
+            body: bytes::Bytes::new(),
+            ..delivery
+        };
         self.unwritten.push_back(Unwritten { position, delivery });
         Ok(())
     }
@@ -148,7 +168,10 @@ impl Consumer {
     pub(crate) fn end(mut self) -> (Vec<LeaseEvent>, OrphanedLeases) {
         let mut events = self.to_leader.events;
         let unwritten = self.unwritten.drain(..);
-        events.extend(unwritten.map(|u| LeaseEvent { token: u.delivery.token, outcome: LeaseOutcome::Returned }));
+        events.extend(unwritten.map(|u| LeaseEvent {
+            token: u.delivery.token,
+            outcome: LeaseOutcome::Returned,
+        }));
         (events, self.leases.disconnect())
     }
 }

@@ -31,7 +31,13 @@ pub(crate) struct Due {
 impl Deadlines {
     pub(crate) fn new(interval: Option<Duration>, now: Monotonic) -> Self {
         let next_heartbeat = interval.map(|interval| now + interval);
-        Self { interval, heartbeat_interval: interval, next_heartbeat, waiting_since: now, stalled_since: None }
+        Self {
+            interval,
+            heartbeat_interval: interval,
+            next_heartbeat,
+            waiting_since: now,
+            stalled_since: None,
+        }
     }
 
     /// IDENTIFY. Only the first changes the heartbeats.
@@ -61,7 +67,10 @@ impl Deadlines {
     /// The first of all deadlines. `waits_for_client`: whether the read deadline counts now.
     pub(crate) fn next(&self, waits_for_client: bool) -> Option<Monotonic> {
         let read = self.read_deadline().filter(|_| waits_for_client);
-        [self.next_heartbeat, read, self.write_deadline()].into_iter().flatten().min()
+        [self.next_heartbeat, read, self.write_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What is due now; a due heartbeat is taken and the next one set.

@@ -26,7 +26,10 @@ pub(crate) struct Input {
 impl Input {
     /// An empty buffer without memory.
     pub(crate) fn new() -> Self {
-        Self { bytes: BytesMut::new(), piece_bytes: PIECE_BYTES_MIN }
+        Self {
+            bytes: BytesMut::new(),
+            piece_bytes: PIECE_BYTES_MIN,
+        }
     }
 
     /// What has been read and not decoded.

@@ -52,7 +52,11 @@ pub(crate) enum Request {
     /// Admit this, hand it to the broker, then call [`Machine::submitted`]; the result goes to [`Machine::published`].
     Publish(PublishRequest),
     /// Subscribe; the result goes to [`Machine::subscribed`].
-    Subscribe { topic: TopicName, channel: ChannelName, msg_timeout: Duration },
+    Subscribe {
+        topic: TopicName,
+        channel: ChannelName,
+        msg_timeout: Duration,
+    },
 }
 
 /// What the first answer in the queue waits for.
@@ -80,7 +84,10 @@ pub(super) enum Phase {
     Magic,
     Open,
     /// No more commands; what is owed is answered and written.
-    Finishing { end: End, by: Monotonic },
+    Finishing {
+        end: End,
+        by: Monotonic,
+    },
     /// Nothing more, not even what waits to be written.
     Ended(End),
 }
@@ -119,7 +126,12 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new(parts: MachineParts, now: Monotonic) -> Self {
-        let MachineParts { config, random, metrics, record } = parts;
+        let MachineParts {
+            config,
+            random,
+            metrics,
+            record,
+        } = parts;
         let settings = SessionSettings::new(&config.limits);
         Self {
             random,
@@ -247,9 +259,9 @@ impl Machine {
                 let defer_ms = u32::try_from(defer_ms).unwrap_or(u32::MAX);
                 return Some(self.publish(PublishKind::Dpub, topic, vec![body], defer_ms, now));
             }
-            Command::Fin(id) => {
-                self.lease_command(LeaseCommand::Fin, id, now.monotonic, |consumer, seq| consumer.finish(seq))
-            }
+            Command::Fin(id) => self.lease_command(LeaseCommand::Fin, id, now.monotonic, |consumer, seq| {
+                consumer.finish(seq)
+            }),
             Command::Req { id, timeout_ms } => {
                 let delay_ms = u32::try_from(timeout_ms).unwrap_or(u32::MAX);
                 self.lease_command(LeaseCommand::Req, id, now.monotonic, |consumer, seq| {
@@ -280,20 +292,17 @@ impl Machine {
                 let deadline = now.monotonic + self.config.publish_timeout;
                 self.subscribing = Some((topic.clone(), channel.clone(), deadline));
                 let msg_timeout = Duration::from_millis(settings.msg_timeout_ms);
-                return Some(Request::Subscribe { topic, channel, msg_timeout });
+                return Some(Request::Subscribe {
+                    topic,
+                    channel,
+                    msg_timeout,
+                });
             }
         }
         None
     }
 
-    fn publish(
-        &mut self,
-        kind: PublishKind,
-        topic: TopicName,
-        bodies: Vec<Bytes>,
-        defer_ms: u32,
-        now: Now,
-    ) -> Request {
+    fn publish(&mut self, kind: PublishKind, topic: TopicName, bodies: Vec<Bytes>, defer_ms: u32, now: Now) -> Request {
         let published_at = LogTime::new(now.wall.as_nanos());
         let bytes: usize = bodies.iter().map(Bytes::len).sum();
         let admission_bytes = bytes + bodies.len() * MESSAGE_OVERHEAD_BYTES;
@@ -314,13 +323,20 @@ impl Machine {
             origin: None,
         };
         let messages = bodies.into_iter().map(message).collect();
-        Request::Publish(PublishRequest { topic, messages, admission_bytes })
+        Request::Publish(PublishRequest {
+            topic,
+            messages,
+            admission_bytes,
+        })
     }
 
     /// The publish of the last [`Request::Publish`] was admitted and handed to the broker. Its time runs from now: waiting for admission is
     /// back-pressure, not failure.
     pub(crate) fn submitted(&mut self, now: Monotonic) {
-        let mut publish = self.admitting.take().expect("a publish was requested and not yet submitted");
+        let mut publish = self
+            .admitting
+            .take()
+            .expect("a publish was requested and not yet submitted");
         publish.deadline = now + self.config.publish_timeout;
         self.reply(Reply::Publish(publish), now);
     }
@@ -347,7 +363,9 @@ impl Machine {
     fn identify(&mut self, body: &[u8], now: Monotonic) {
         let negotiated = IdentifyRequest::parse(body).and_then(|request| {
             let limits = &self.config.limits;
-            request.negotiate_again(&self.settings, limits, &self.config.features).map(|outcome| (request, outcome))
+            request
+                .negotiate_again(&self.settings, limits, &self.config.features)
+                .map(|outcome| (request, outcome))
         });
         let (request, outcome) = match negotiated {
             Ok(negotiated) => negotiated,

@@ -80,7 +80,10 @@ impl Output {
 
     /// The first `count` bytes were written.
     pub(crate) fn consume(&mut self, count: usize) {
-        assert!(count <= self.waiting_bytes, "a socket took more bytes than it was given");
+        assert!(
+            count <= self.waiting_bytes,
+            "a socket took more bytes than it was given"
+        );
         self.waiting_bytes -= count;
         self.written_bytes += count as u64;
         let mut left = count;
@@ -116,7 +119,11 @@ mod tests {
         while !output.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = output.slices(&mut slices);
-            let taken: Vec<u8> = slices[..count].iter().flat_map(|s| s.iter().copied()).take(step).collect();
+            let taken: Vec<u8> = slices[..count]
+                .iter()
+                .flat_map(|s| s.iter().copied())
+                .take(step)
+                .collect();
             output.consume(taken.len());
             all.extend(taken);
         }
@@ -148,6 +155,9 @@ mod tests {
         for _ in 0..3 * SLICES_MAX {
             output.append_body(&large);
         }
-        assert_eq!(drain(&mut output, usize::MAX).len(), 3 * SLICES_MAX * BODY_COPY_BYTES_MAX);
+        assert_eq!(
+            drain(&mut output, usize::MAX).len(),
+            3 * SLICES_MAX * BODY_COPY_BYTES_MAX
+        );
     }
 }

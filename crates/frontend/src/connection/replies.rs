@@ -67,7 +67,11 @@ pub(crate) struct PendingPublish {
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     Publish(PendingPublish),
-    NotHeld { command: LeaseCommand, id: MessageId, seq: Seq },
+    NotHeld {
+        command: LeaseCommand,
+        id: MessageId,
+        seq: Seq,
+    },
     Response(Bytes),
     Error(ProtocolError),
 }

@@ -108,7 +108,13 @@ struct Shell<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
     fn new(stream: S, parts: ConnectionParts) -> Self {
-        let ConnectionParts { broker, config, metrics, record, mut stop } = parts;
+        let ConnectionParts {
+            broker,
+            config,
+            metrics,
+            record,
+            mut stop,
+        } = parts;
         let environment = broker.environment().clone();
         let now = environment.clock.now();
         let machine_parts = MachineParts {
@@ -143,7 +149,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
 
     fn now(&self) -> Now {
         let clock = &self.environment.clock;
-        Now { monotonic: clock.now(), wall: clock.wall() }
+        Now {
+            monotonic: clock.now(),
+            wall: clock.wall(),
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<End>> {
@@ -195,7 +204,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
                 }
                 Awaited::Publish => {
                     let ticket = self.tickets.front_mut().expect("every awaited publish has a ticket");
-                    let Poll::Ready(result) = Pin::new(ticket).poll(cx) else { return progress };
+                    let Poll::Ready(result) = Pin::new(ticket).poll(cx) else {
+                        return progress;
+                    };
                     self.tickets.pop_front();
                     self.machine.published(result, now.monotonic);
                 }
@@ -204,7 +215,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
                         let handle = self.handle.clone().expect("only a consumer's messages are asked about");
                         Box::pin(async move { handle.is_in_flight(seq).await })
                     });
-                    let Poll::Ready(in_flight) = question.as_mut().poll(cx) else { return progress };
+                    let Poll::Ready(in_flight) = question.as_mut().poll(cx) else {
+                        return progress;
+                    };
                     self.question = None;
                     self.machine.answered_in_flight(in_flight, now.monotonic);
                 }
@@ -219,22 +232,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
         while let Some(request) = self.machine.next(self.input.bytes(), self.input_ended, now) {
             progress = true;
             match request {
-                Request::Publish(publish) => {
-                    match self.broker.admission().try_admit(publish.admission_bytes) {
-                        Some(admitted) => self.submit(publish, admitted, now),
-                        None => {
-                            let (admission, bytes) = (self.broker.admission().clone(), publish.admission_bytes);
-                            let admitted = Box::pin(async move { admission.admit(bytes).await });
-                            self.admitting = Some(Admitting { publish, admitted });
-                            self.poll_admission(cx, now);
-                        }
+                Request::Publish(publish) => match self.broker.admission().try_admit(publish.admission_bytes) {
+                    Some(admitted) => self.submit(publish, admitted, now),
+                    None => {
+                        let (admission, bytes) = (self.broker.admission().clone(), publish.admission_bytes);
+                        let admitted = Box::pin(async move { admission.admit(bytes).await });
+                        self.admitting = Some(Admitting { publish, admitted });
+                        self.poll_admission(cx, now);
                     }
-                }
-                Request::Subscribe { topic, channel, msg_timeout } => {
+                },
+                Request::Subscribe {
+                    topic,
+                    channel,
+                    msg_timeout,
+                } => {
                     let (broker, client) = (self.broker.clone(), self.record.client());
                     let options = SubscriptionOptions { client, msg_timeout };
-                    self.subscribing =
-                        Some(Box::pin(async move { broker.subscribe(&topic, &channel, options).await }));
+                    self.subscribing = Some(Box::pin(
+                        async move { broker.subscribe(&topic, &channel, options).await },
+                    ));
                     self.poll_subscribing(cx, now);
                 }
             }
@@ -243,8 +259,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
     }
 
     fn poll_admission(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
-        let Some(admitting) = &mut self.admitting else { return false };
-        let Poll::Ready(admitted) = admitting.admitted.as_mut().poll(cx) else { return false };
+        let Some(admitting) = &mut self.admitting else {
+            return false;
+        };
+        let Poll::Ready(admitted) = admitting.admitted.as_mut().poll(cx) else {
+            return false;
+        };
         if let Some(Admitting { publish, .. }) = self.admitting.take() {
             self.submit(publish, admitted, now);
         }
@@ -252,18 +272,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
     }
 
     fn submit(&mut self, publish: PublishRequest, admitted: Admitted, now: Now) {
-        self.tickets.push_back(self.broker.publish(&publish.topic, publish.messages, Some(admitted)));
+        self.tickets
+            .push_back(self.broker.publish(&publish.topic, publish.messages, Some(admitted)));
         self.machine.submitted(now.monotonic);
     }
 
     fn poll_subscribing(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
-        let Some(subscribing) = &mut self.subscribing else { return false };
+        let Some(subscribing) = &mut self.subscribing else {
+            return false;
+        };
         if !self.machine.is_subscribing() {
             // It took too long and the client was told so; a subscription that is granted later ends with its receiver.
             self.subscribing = None;
             return true;
         }
-        let Poll::Ready(result) = subscribing.as_mut().poll(cx) else { return false };
+        let Poll::Ready(result) = subscribing.as_mut().poll(cx) else {
+            return false;
+        };
         self.subscribing = None;
         let result = result.map(|subscription| {
             self.deliveries = Some(subscription.deliveries);
@@ -278,7 +303,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
         while self.machine.wants_deliveries()
             && let Some(deliveries) = &mut self.deliveries
         {
-            let Poll::Ready(event) = deliveries.poll_next(cx) else { break };
+            let Poll::Ready(event) = deliveries.poll_next(cx) else {
+                break;
+            };
             progress = true;
             match event {
                 Some(event) => {
@@ -356,7 +383,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
             self.buffers_held = false;
         }
         let idle = self.buffers_held.then(|| self.active_at + IDLE_AFTER);
-        let Some(at) = [self.machine.next_deadline(), idle].into_iter().flatten().min() else { return Poll::Pending };
+        let Some(at) = [self.machine.next_deadline(), idle].into_iter().flatten().min() else {
+            return Poll::Pending;
+        };
         // A timer that fires too early costs one wake-up; setting it anew for every command would cost more.
         if self.timer_at.is_none_or(|set| set > at) {
             self.set_timer(at, now);
@@ -385,7 +414,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
             let mut cx = Context::from_waker(Waker::noop());
             while let Poll::Ready(Some(event)) = deliveries.poll_next(&mut cx) {
                 if let SubscriptionEvent::Deliver(delivery) = event {
-                    events.push(LeaseEvent { token: delivery.token, outcome: LeaseOutcome::Returned });
+                    events.push(LeaseEvent {
+                        token: delivery.token,
+                        outcome: LeaseOutcome::Returned,
+                    });
                 }
             }
         }

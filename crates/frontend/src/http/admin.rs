@@ -24,7 +24,9 @@ impl HttpFrontend {
             TopicAction::Unpause => AdminAction::UnpauseTopic,
         };
         // These three do not judge the name in nsqd: one that cannot exist is simply not found.
-        let name = arguments.non_empty("topic").ok_or(HttpError::bad_request("MISSING_ARG_TOPIC"))?;
+        let name = arguments
+            .non_empty("topic")
+            .ok_or(HttpError::bad_request("MISSING_ARG_TOPIC"))?;
         let topic = TopicName::try_from(name).map_err(|_| HttpError::not_found("TOPIC_NOT_FOUND"))?;
         self.administer(&topic, action).await
     }

@@ -46,5 +46,7 @@ impl HttpFrontend {
 
 /// The order of keys is that of the fields.
 pub(super) fn to_json(value: &impl Serialize) -> Answer {
-    serde_json::to_vec(value).map(Reply::RawJson).map_err(|_| HttpError::internal("INTERNAL_ERROR"))
+    serde_json::to_vec(value)
+        .map(Reply::RawJson)
+        .map_err(|_| HttpError::internal("INTERNAL_ERROR"))
 }

@@ -22,6 +22,9 @@ impl Memory {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = resident.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-        Self { heap_in_use_bytes: kib.unwrap_or(0) * 1024, ..Self::default() }
+        Self {
+            heap_in_use_bytes: kib.unwrap_or(0) * 1024,
+            ..Self::default()
+        }
     }
 }

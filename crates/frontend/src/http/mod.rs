@@ -43,7 +43,15 @@ impl HttpFrontend {
         prometheus: Option<PrometheusHandle>,
         (tcp_port, http_port): (u16, u16),
     ) -> Self {
-        Self { broker, config, registry, prometheus, tcp_port, http_port, metrics: FrontendMetrics::new() }
+        Self {
+            broker,
+            config,
+            registry,
+            prometheus,
+            tcp_port,
+            http_port,
+            metrics: FrontendMetrics::new(),
+        }
     }
 
     async fn answer(&self, endpoint: Endpoint, request: Request) -> Answer {
@@ -92,11 +100,15 @@ fn query(request: &Request) -> Result<Query, HttpError> {
 
 /// The topic that a request names, with the code for an invalid name: nsqd has two.
 fn topic_argument(query: &Query, invalid: &'static str) -> Result<TopicName, HttpError> {
-    let name = query.non_empty("topic").ok_or(HttpError::bad_request("MISSING_ARG_TOPIC"))?;
+    let name = query
+        .non_empty("topic")
+        .ok_or(HttpError::bad_request("MISSING_ARG_TOPIC"))?;
     TopicName::try_from(name).map_err(|_| HttpError::bad_request(invalid))
 }
 
 fn channel_argument(query: &Query) -> Result<ChannelName, HttpError> {
-    let name = query.non_empty("channel").ok_or(HttpError::bad_request("MISSING_ARG_CHANNEL"))?;
+    let name = query
+        .non_empty("channel")
+        .ok_or(HttpError::bad_request("MISSING_ARG_CHANNEL"))?;
     ChannelName::try_from(name).map_err(|_| HttpError::bad_request("INVALID_ARG_CHANNEL"))
 }

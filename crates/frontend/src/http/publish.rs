@@ -13,7 +13,6 @@ use super::{Answer, HttpFrontend, query, topic_argument};
 /// What a message costs in memory beside its body.
 const MESSAGE_OVERHEAD_BYTES: usize = 96;
 
-
 impl HttpFrontend {
     pub(super) async fn publish_one(&self, request: Request) -> Answer {
         let arguments = query(&request);
@@ -79,10 +78,16 @@ impl HttpFrontend {
     }
 
     fn defer_argument(&self, arguments: &Query) -> Result<u32, HttpError> {
-        let Some(text) = arguments.get("defer") else { return Ok(0) };
+        let Some(text) = arguments.get("defer") else {
+            return Ok(0);
+        };
         let parsed = std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok());
-        let in_range = parsed.and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms <= self.config.limits.max_req_timeout_ms);
-        in_range.and_then(|ms| u32::try_from(ms).ok()).ok_or(HttpError::bad_request("INVALID_DEFER"))
+        let in_range = parsed
+            .and_then(|ms| u64::try_from(ms).ok())
+            .filter(|ms| *ms <= self.config.limits.max_req_timeout_ms);
+        in_range
+            .and_then(|ms| u32::try_from(ms).ok())
+            .ok_or(HttpError::bad_request("INVALID_DEFER"))
     }
 
     async fn publish(&self, topic: &TopicName, bodies: Vec<Bytes>, defer_ms: u32) -> Answer {
@@ -90,7 +95,11 @@ impl HttpFrontend {
         let (received, published_at) = (clock.now(), LogTime::new(clock.wall().as_nanos()));
         let count = bodies.len() as u64;
         let bytes: usize = bodies.iter().map(Bytes::len).sum();
-        let admitted = self.broker.admission().admit(bytes + bodies.len() * MESSAGE_OVERHEAD_BYTES).await;
+        let admitted = self
+            .broker
+            .admission()
+            .admit(bytes + bodies.len() * MESSAGE_OVERHEAD_BYTES)
+            .await;
         let message = |body: Bytes| NewMessage {
             crc32c: crc32c::crc32c(&body),
             body,
@@ -98,14 +107,18 @@ impl HttpFrontend {
             published_at,
             origin: None,
         };
-        let ticket = self.broker.publish(topic, bodies.into_iter().map(message).collect(), Some(admitted));
+        let ticket = self
+            .broker
+            .publish(topic, bodies.into_iter().map(message).collect(), Some(admitted));
         self.metrics.published_bytes.increment(bytes as u64);
         let result = tokio::time::timeout(self.config.publish_timeout, ticket).await;
         match result.unwrap_or(Err(PublishError::TimedOut)) {
             Ok(()) => {
                 self.metrics.publishes_ok.increment(1);
                 self.metrics.published_messages.increment(count);
-                self.metrics.publish_seconds.record(clock.now().since(received).as_secs_f64());
+                self.metrics
+                    .publish_seconds
+                    .record(clock.now().since(received).as_secs_f64());
                 Ok(Reply::Text("OK".to_owned()))
             }
             Err(error) => {
@@ -129,11 +142,17 @@ fn publish_error(error: PublishError) -> HttpError {
 
 fn mpub_error(error: MpubBodyError) -> HttpError {
     let status = StatusCode::from_u16(MpubBodyError::HTTP_STATUS).unwrap_or(StatusCode::PAYLOAD_TOO_LARGE);
-    HttpError { status, code: error.as_str() }
+    HttpError {
+        status,
+        code: error.as_str(),
+    }
 }
 
 /// The announced length of the body; 0 if there is none.
 fn size_of(request: &Request) -> u64 {
-    let length = request.headers().get("content-length").and_then(|value| value.to_str().ok());
+    let length = request
+        .headers()
+        .get("content-length")
+        .and_then(|value| value.to_str().ok());
     length.and_then(|value| value.parse().ok()).unwrap_or(0)
 }

@@ -47,11 +47,23 @@ pub(super) const ROUTER: Router<Endpoint> = Router::new(&[
     (Method::POST, "/topic/empty", Endpoint::Topic(TopicAction::Empty)),
     (Method::POST, "/topic/pause", Endpoint::Topic(TopicAction::Pause)),
     (Method::POST, "/topic/unpause", Endpoint::Topic(TopicAction::Unpause)),
-    (Method::POST, "/channel/create", Endpoint::Channel(ChannelAction::Create)),
-    (Method::POST, "/channel/delete", Endpoint::Channel(ChannelAction::Delete)),
+    (
+        Method::POST,
+        "/channel/create",
+        Endpoint::Channel(ChannelAction::Create),
+    ),
+    (
+        Method::POST,
+        "/channel/delete",
+        Endpoint::Channel(ChannelAction::Delete),
+    ),
     (Method::POST, "/channel/empty", Endpoint::Channel(ChannelAction::Empty)),
     (Method::POST, "/channel/pause", Endpoint::Channel(ChannelAction::Pause)),
-    (Method::POST, "/channel/unpause", Endpoint::Channel(ChannelAction::Unpause)),
+    (
+        Method::POST,
+        "/channel/unpause",
+        Endpoint::Channel(ChannelAction::Unpause),
+    ),
 ]);
 
 #[cfg(test)]
@@ -64,14 +76,22 @@ mod tests {
     fn every_path_of_nsqd_that_is_implemented_is_in_the_table_once() {
         let gets = ["/ping", "/info", "/stats", "/metrics"];
         let actions = ["create", "delete", "empty", "pause", "unpause"];
-        let posts = ["topic", "channel"].iter().flat_map(|of| actions.map(|action| format!("/{of}/{action}")));
+        let posts = ["topic", "channel"]
+            .iter()
+            .flat_map(|of| actions.map(|action| format!("/{of}/{action}")));
         for path in posts.chain(["/pub".to_owned(), "/mpub".to_owned()]) {
-            assert!(matches!(ROUTER.resolve(&Method::POST, &path), Resolution::Endpoint(_)), "{path}");
+            assert!(
+                matches!(ROUTER.resolve(&Method::POST, &path), Resolution::Endpoint(_)),
+                "{path}"
+            );
             let refused = Resolution::MethodNotAllowed("OPTIONS, POST".to_owned());
             assert_eq!(ROUTER.resolve(&Method::GET, &path), refused, "{path}");
         }
         for path in gets {
-            assert!(matches!(ROUTER.resolve(&Method::GET, path), Resolution::Endpoint(_)), "{path}");
+            assert!(
+                matches!(ROUTER.resolve(&Method::GET, path), Resolution::Endpoint(_)),
+                "{path}"
+            );
             let refused = Resolution::MethodNotAllowed("GET, OPTIONS".to_owned());
             assert_eq!(ROUTER.resolve(&Method::HEAD, path), refused, "{path}");
         }

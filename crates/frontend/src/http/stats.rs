@@ -43,7 +43,11 @@ impl HttpFrontend {
             include_clients,
             connections: views.map(|view| (view.client.remote_address.clone(), view)).collect(),
         };
-        if arguments.get("format") == Some(b"json") { snapshot.to_json() } else { Ok(snapshot.to_text()) }
+        if arguments.get("format") == Some(b"json") {
+            snapshot.to_json()
+        } else {
+            Ok(snapshot.to_text())
+        }
     }
 
     async fn topics(&self, arguments: &Query) -> Option<Vec<TopicStats>> {
@@ -56,7 +60,10 @@ impl HttpFrontend {
                     Err(_) => return Some(Vec::new()),
                 },
             };
-            return Some(with_channel(self.broker.stats(None, channel.as_ref()).await, channel.as_ref()));
+            return Some(with_channel(
+                self.broker.stats(None, channel.as_ref()).await,
+                channel.as_ref(),
+            ));
         };
         let topic = TopicName::try_from(name).ok()?;
         self.broker.channels(&topic).await?;
@@ -65,7 +72,10 @@ impl HttpFrontend {
             Some(Ok(channel)) => Some(channel),
             Some(Err(_)) => return Some(Vec::new()),
         };
-        Some(with_channel(self.broker.stats(Some(&topic), channel.as_ref()).await, channel.as_ref()))
+        Some(with_channel(
+            self.broker.stats(Some(&topic), channel.as_ref()).await,
+            channel.as_ref(),
+        ))
     }
 }
 

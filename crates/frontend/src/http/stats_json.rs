@@ -57,7 +57,10 @@ struct Latency {
     percentiles: Option<()>,
 }
 
-const LATENCY: Latency = Latency { count: 0, percentiles: None };
+const LATENCY: Latency = Latency {
+    count: 0,
+    percentiles: None,
+};
 
 #[derive(Serialize)]
 struct ClientJson<'a> {
@@ -154,17 +157,25 @@ impl Snapshot {
 
     /// Connections that have published; `null` if there are none.
     fn producers(&self) -> Option<Vec<ClientJson<'_>>> {
-        let views = self.connections.values().filter(|view| self.include_clients && !view.published.is_empty());
+        let views = self
+            .connections
+            .values()
+            .filter(|view| self.include_clients && !view.published.is_empty());
         let producers: Vec<_> = views.map(|view| self.producer(view)).collect();
         (!producers.is_empty()).then_some(producers)
     }
 
     fn producer<'a>(&'a self, view: &'a ConnectionView) -> ClientJson<'a> {
         let topics = self.topics.iter().flatten();
-        let mut consumers = topics.flat_map(|topic| &topic.channels).flat_map(|channel| &channel.clients);
+        let mut consumers = topics
+            .flat_map(|topic| &topic.channels)
+            .flat_map(|channel| &channel.clients);
         match consumers.find(|stats| stats.client.remote_address == view.client.remote_address) {
             Some(stats) => self.consumer(stats),
-            None => ClientJson { pub_counts: published(view), ..client(&view.client, view.state) },
+            None => ClientJson {
+                pub_counts: published(view),
+                ..client(&view.client, view.state)
+            },
         }
     }
 }
@@ -198,5 +209,11 @@ fn client(client: &ClientDescription, state: ConnectionState) -> ClientJson<'_> 
 }
 
 fn published(view: &ConnectionView) -> Vec<PublishedJson<'_>> {
-    view.published.iter().map(|(topic, count)| PublishedJson { topic: topic.as_str(), count: *count }).collect()
+    view.published
+        .iter()
+        .map(|(topic, count)| PublishedJson {
+            topic: topic.as_str(),
+            count: *count,
+        })
+        .collect()
 }

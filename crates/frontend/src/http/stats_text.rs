@@ -18,7 +18,11 @@ impl Snapshot {
     fn write_text(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "nsqd v{} (nsquorum)", self.version)?;
         writeln!(out, "start_time {}", rfc3339(self.started_at_secs))?;
-        writeln!(out, "uptime {}", duration(self.now_secs.saturating_sub(self.started_at_secs)))?;
+        writeln!(
+            out,
+            "uptime {}",
+            duration(self.now_secs.saturating_sub(self.started_at_secs))
+        )?;
         writeln!(out, "\nHealth: {}", self.health)?;
         if let Some(memory) = self.memory {
             writeln!(out, "\nMemory:")?;
@@ -30,7 +34,10 @@ impl Snapshot {
             let mark = if topic.paused { "*P " } else { "   " };
             let (depth, count) = (topic.depth, topic.message_count);
             let name = topic.name.as_str();
-            writeln!(out, "\n{mark}[{name:<15}] depth: {depth:<5} be-depth: {depth:<5} msgs: {count:<8} e2e%: ")?;
+            writeln!(
+                out,
+                "\n{mark}[{name:<15}] depth: {depth:<5} be-depth: {depth:<5} msgs: {count:<8} e2e%: "
+            )?;
             for channel in &topic.channels {
                 let mark = if channel.paused { "   *P " } else { "      " };
                 writeln!(
@@ -72,15 +79,25 @@ impl Snapshot {
     }
 
     fn write_producers(&self, out: &mut String) -> std::fmt::Result {
-        let producers = self.connections.values().filter(|view| self.include_clients && !view.published.is_empty());
+        let producers = self
+            .connections
+            .values()
+            .filter(|view| self.include_clients && !view.published.is_empty());
         let producers: Vec<_> = producers.collect();
         writeln!(out, "\nProducers:{}", if producers.is_empty() { " None" } else { "" })?;
         for view in producers {
             let total: u64 = view.published.values().sum();
-            let topics: Vec<String> = view.published.iter().map(|(topic, count)| format!("{topic}={count}")).collect();
+            let topics: Vec<String> = view
+                .published
+                .iter()
+                .map(|(topic, count)| format!("{topic}={count}"))
+                .collect();
             let connected = duration(self.now_secs.saturating_sub(view.client.connected_at.as_secs()));
             let (address, agent, topics) = (&view.client.remote_address, &view.client.user_agent, topics.join(","));
-            writeln!(out, "   [V2 {address} {agent}] msgs: {total:<8} topics: {topics} connected: {connected}")?;
+            writeln!(
+                out,
+                "   [V2 {address} {agent}] msgs: {total:<8} topics: {topics} connected: {connected}"
+            )?;
         }
         Ok(())
     }
@@ -105,7 +122,11 @@ fn rfc3339(secs: u64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")

@@ -98,7 +98,10 @@ pub enum EntryError {
 impl EntryError {
     /// Whether the bytes are intact but made by a later release; otherwise they are damaged.
     pub const fn is_unsupported(self) -> bool {
-        matches!(self, Self::UnknownVersion(_) | Self::UnknownKind(_) | Self::UnknownFlags(_))
+        matches!(
+            self,
+            Self::UnknownVersion(_) | Self::UnknownKind(_) | Self::UnknownFlags(_)
+        )
     }
 }
 

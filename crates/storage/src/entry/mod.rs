@@ -26,12 +26,26 @@ impl Entry {
     /// # Panics
     /// If the room is missing or the payload does not fit `u32`: commands are bounded far below that where they enter.
     pub fn seal(mut buf: BytesMut, kind: EntryKind, group: GroupId, term: Term, index: LogIndex) -> Self {
-        assert!(buf.len() >= ENTRY_HEADER_BYTES, "an entry's buffer starts with room for its header");
+        assert!(
+            buf.len() >= ENTRY_HEADER_BYTES,
+            "an entry's buffer starts with room for its header"
+        );
         let payload = &buf[ENTRY_HEADER_BYTES..];
-        let payload_bytes = u32::try_from(payload.len()).expect("commands are bounded far below 4 GiB where they enter");
-        let header = EntryHeader { kind, group, term, index, payload_bytes, payload_crc: crc32c::crc32c(payload) };
+        let payload_bytes =
+            u32::try_from(payload.len()).expect("commands are bounded far below 4 GiB where they enter");
+        let header = EntryHeader {
+            kind,
+            group,
+            term,
+            index,
+            payload_bytes,
+            payload_crc: crc32c::crc32c(payload),
+        };
         buf[..ENTRY_HEADER_BYTES].copy_from_slice(&header.encode());
-        Self { header, bytes: buf.freeze() }
+        Self {
+            header,
+            bytes: buf.freeze(),
+        }
     }
 
     /// Makes an entry of a payload that is elsewhere; copies it. For small payloads (blank, membership).
@@ -50,7 +64,10 @@ impl Entry {
         let header = EntryHeader::parse(&bytes)?;
         let payload = &bytes[ENTRY_HEADER_BYTES..];
         if payload.len() as u64 != u64::from(header.payload_bytes) {
-            return Err(EntryError::Length { expected: header.payload_bytes, found: payload.len() as u64 });
+            return Err(EntryError::Length {
+                expected: header.payload_bytes,
+                found: payload.len() as u64,
+            });
         }
         if crc32c::crc32c(payload) != header.payload_crc {
             return Err(EntryError::PayloadChecksum);
@@ -69,13 +86,21 @@ impl Entry {
     /// The same payload at another place: Raft assigns the position after the payload was built, and its own payloads know no group.
     /// The payload's CRC is kept, not made anew. In place if nothing else refers to the bytes, otherwise with one copy.
     pub fn reposition(self, group: GroupId, term: Term, index: LogIndex) -> Self {
-        let header = EntryHeader { group, term, index, ..self.header };
+        let header = EntryHeader {
+            group,
+            term,
+            index,
+            ..self.header
+        };
         if header == self.header {
             return self;
         }
         let mut buf = BytesMut::from(self.bytes);
         buf[..ENTRY_HEADER_BYTES].copy_from_slice(&header.encode());
-        Self { header, bytes: buf.freeze() }
+        Self {
+            header,
+            bytes: buf.freeze(),
+        }
     }
 
     /// The parsed header.
@@ -85,7 +110,10 @@ impl Entry {
 
     /// Term and index.
     pub const fn log_id(&self) -> LogId {
-        LogId { term: self.header.term, index: self.header.index }
+        LogId {
+            term: self.header.term,
+            index: self.header.index,
+        }
     }
 
     /// The payload; shares the entry's memory.
@@ -109,7 +137,13 @@ mod tests {
     use super::*;
 
     fn entry(payload: &[u8]) -> Entry {
-        Entry::copy_of(payload, EntryKind::TopicBatch, GroupId::new(7), Term::new(3), LogIndex::new(41))
+        Entry::copy_of(
+            payload,
+            EntryKind::TopicBatch,
+            GroupId::new(7),
+            Term::new(3),
+            LogIndex::new(41),
+        )
     }
 
     #[test]
@@ -119,7 +153,13 @@ mod tests {
         assert_eq!(parsed, sealed);
         assert_eq!(parsed.payload(), &b"body"[..]);
         assert_eq!(parsed.encoded_len(), ENTRY_HEADER_BYTES + 4);
-        assert_eq!(parsed.log_id(), LogId { term: Term::new(3), index: LogIndex::new(41) });
+        assert_eq!(
+            parsed.log_id(),
+            LogId {
+                term: Term::new(3),
+                index: LogIndex::new(41)
+            }
+        );
         assert_eq!(parsed.header().group, GroupId::new(7));
         assert_eq!(parsed.header().kind, EntryKind::TopicBatch);
     }
@@ -147,7 +187,10 @@ mod tests {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             let found = Entry::parse(bad.into()).expect_err("a flipped bit was not found");
-            assert!(!found.is_unsupported(), "bit {bit}: damage taken for a newer format: {found}");
+            assert!(
+                !found.is_unsupported(),
+                "bit {bit}: damage taken for a newer format: {found}"
+            );
         }
     }
 
@@ -164,9 +207,11 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_not_called_damage() {
-        for (at, expected) in
-            [(4, EntryError::UnknownVersion(9)), (5, EntryError::UnknownKind(9)), (6, EntryError::UnknownFlags(9))]
-        {
+        for (at, expected) in [
+            (4, EntryError::UnknownVersion(9)),
+            (5, EntryError::UnknownKind(9)),
+            (6, EntryError::UnknownFlags(9)),
+        ] {
             let mut bytes = entry(b"x").bytes().to_vec();
             bytes[at] = 9;
             let crc = crc32c::crc32c(&bytes[..44]);
@@ -185,13 +230,21 @@ mod tests {
         assert_eq!(moved.bytes().as_ptr(), at, "an unshared entry must not be copied");
         assert_eq!(Entry::parse(moved.bytes().clone()).unwrap(), moved);
         assert_eq!(moved.payload(), &b"payload"[..]);
-        assert_eq!(moved.log_id(), LogId { term: Term::new(2), index: LogIndex::new(3) });
+        assert_eq!(
+            moved.log_id(),
+            LogId {
+                term: Term::new(2),
+                index: LogIndex::new(3)
+            }
+        );
     }
 
     #[test]
     fn repositioning_a_shared_entry_leaves_the_other_alone() {
         let first = entry(b"payload");
-        let moved = first.clone().reposition(GroupId::new(1), Term::new(2), LogIndex::new(3));
+        let moved = first
+            .clone()
+            .reposition(GroupId::new(1), Term::new(2), LogIndex::new(3));
         assert_eq!(first, entry(b"payload"));
         assert_eq!(Entry::parse(moved.bytes().clone()).unwrap(), moved);
     }

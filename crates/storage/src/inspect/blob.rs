@@ -54,11 +54,15 @@ pub(crate) fn check(path: &Path, family: u32, expected: BlobFile) -> io::Result<
         }
         let room = records_end - offset - RECORD_HEADER_BYTES;
         let Some(body) = key.checked_add(value).filter(|body| *body <= room) else {
-            return Ok(Some((offset, format!("blob record of {key} + {value} bytes does not end before the footer"))));
+            return Ok(Some((
+                offset,
+                format!("blob record of {key} + {value} bytes does not end before the footer"),
+            )));
         };
         let computed = crc_of_next(&mut input, body)?;
         if computed != body_crc {
-            let what = format!("blob record checksum: stored {body_crc:#010x}, computed {computed:#010x} over {body} bytes");
+            let what =
+                format!("blob record checksum: stored {body_crc:#010x}, computed {computed:#010x} over {body} bytes");
             return Ok(Some((offset, what)));
         }
         records += 1;
@@ -94,7 +98,10 @@ fn check_header(header: &[u8], family: u32) -> Option<(u64, String)> {
         return damage(8, format!("blob file of column family {in_family}, not {family}"));
     }
     if flags != 0 || compression != 0 || from != 0 || to != 0 {
-        return damage(12, "blob file header has flags, compression or an expiry, which are never used here".to_owned());
+        return damage(
+            12,
+            "blob file header has flags, compression or an expiry, which are never used here".to_owned(),
+        );
     }
     None
 }
@@ -109,7 +116,12 @@ fn check_footer(footer: &[u8], offset: u64, records: u64) -> Option<(u64, String
         let what = format!("blob file footer checksum: stored {stored:#010x}, computed {computed:#010x}");
         return Some((offset, what));
     }
-    (count != records).then(|| (offset, format!("blob file footer counts {count} records, the file holds {records}")))
+    (count != records).then(|| {
+        (
+            offset,
+            format!("blob file footer counts {count} records, the file holds {records}"),
+        )
+    })
 }
 
 /// Masked CRC of the next `count` bytes, read in pieces: a damaged length must not become an allocation.

@@ -99,7 +99,11 @@ mod tests {
             let mut reader = Reader::new(&bytes);
             assert_eq!(reader.varint(), Some(value));
             assert!(reader.is_empty());
-            assert_eq!(Reader::new(&bytes[..bytes.len() - 1]).varint(), None, "a cut number is no number");
+            assert_eq!(
+                Reader::new(&bytes[..bytes.len() - 1]).varint(),
+                None,
+                "a cut number is no number"
+            );
         }
         assert_eq!(Reader::new(&[0xff; 10]).varint(), None, "more than 64 bits");
     }

@@ -29,7 +29,10 @@ fn families() -> Vec<ColumnFamilyDescriptor> {
     log.set_compression_type(rocksdb::DBCompressionType::None);
     let mut rows = Options::default();
     rows.set_compression_type(rocksdb::DBCompressionType::None);
-    vec![ColumnFamilyDescriptor::new("log", log), ColumnFamilyDescriptor::new("rows", rows)]
+    vec![
+        ColumnFamilyDescriptor::new("log", log),
+        ColumnFamilyDescriptor::new("rows", rows),
+    ]
 }
 
 fn open(folder: &Path) -> DB {
@@ -52,7 +55,8 @@ fn write(db: &DB, from: u64, to: u64, length: impl Fn(u64) -> usize) {
 fn flush(db: &DB) {
     let mut wait = FlushOptions::default();
     wait.set_wait(true);
-    db.flush_cfs_opt(&[db.cf_handle("log").unwrap(), db.cf_handle("rows").unwrap()], &wait).unwrap();
+    db.flush_cfs_opt(&[db.cf_handle("log").unwrap(), db.cf_handle("rows").unwrap()], &wait)
+        .unwrap();
 }
 
 /// A closed database with tables, blobs, a deleted range, and a log that was not flushed.
@@ -64,7 +68,8 @@ fn database() -> (tempfile::TempDir, PathBuf) {
         write(&db, 0, 40, |index| if index % 4 == 0 { 3000 } else { 40 });
         flush(&db);
         write(&db, 40, 80, |index| (index as usize * 37) % 1500);
-        db.delete_range_cf(db.cf_handle("log").unwrap(), 0u64.to_be_bytes(), 10u64.to_be_bytes()).unwrap();
+        db.delete_range_cf(db.cf_handle("log").unwrap(), 0u64.to_be_bytes(), 10u64.to_be_bytes())
+            .unwrap();
         flush(&db);
         write(&db, 80, 120, |index| if index == 100 { 90_000 } else { 100 });
         db.cancel_all_background_work(true);
@@ -89,11 +94,19 @@ fn scan(path: &Path, number: u64) -> Scan {
 fn an_undamaged_database_is_clean() {
     let (_dir, folder) = database();
     let (path, number) = newest_log(&folder);
-    let mark = DurableMark { log: number, bytes: fs::metadata(path).unwrap().len() };
+    let mark = DurableMark {
+        log: number,
+        bytes: fs::metadata(path).unwrap().len(),
+    };
     let found = check(&folder, Some(mark));
     assert!(found.findings.is_empty(), "{:?}", found.findings);
     assert!(found.notes.is_empty(), "{:?}", found.notes);
-    assert!(found.tables >= 4 && found.blobs >= 2, "{} tables, {} blobs", found.tables, found.blobs);
+    assert!(
+        found.tables >= 4 && found.blobs >= 2,
+        "{} tables, {} blobs",
+        found.tables,
+        found.blobs
+    );
     assert_eq!(found.logs.iter().map(|log| log.scan.records).sum::<u64>(), 40);
 }
 
@@ -137,26 +150,38 @@ fn the_manifest_names_the_files_that_exist() {
     let number = *listing.manifests.last().unwrap();
     let manifest = manifest::read(&folder.join(format!("MANIFEST-{number:06}")), number).unwrap();
     let version = manifest.version;
-    let tables: Vec<u64> = version.families.values().flat_map(|family| family.tables.keys().copied()).collect();
+    let tables: Vec<u64> = version
+        .families
+        .values()
+        .flat_map(|family| family.tables.keys().copied())
+        .collect();
     assert_eq!(tables.len(), listing.tables.len());
     assert!(tables.iter().all(|number| listing.tables.contains(number)));
     let names: Vec<&str> = version.families.values().map(|family| family.name.as_str()).collect();
     assert_eq!(names, ["default", "log", "rows"]);
-    assert_eq!(version.families[&1].blobs.keys().copied().collect::<Vec<_>>(), listing.blobs.iter().copied().collect::<Vec<_>>());
+    assert_eq!(
+        version.families[&1].blobs.keys().copied().collect::<Vec<_>>(),
+        listing.blobs.iter().copied().collect::<Vec<_>>()
+    );
     assert_eq!(version.first_log(), *listing.logs.last().unwrap());
 }
 
 /// Every flipped bit in a file that counts is found, and found in that file.
 #[test]
 fn a_flipped_bit_is_named_with_its_file_and_a_place_before_it() {
-    let seed = std::env::var("NSQUORUM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    let seed = std::env::var("NSQUORUM_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(rand::random);
     println!("NSQUORUM_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let (_dir, folder) = database();
     let mut names: Vec<String> = fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| !(name.starts_with("LOG") || name.starts_with("OPTIONS") || name == "IDENTITY" || name == "LOCK"))
+        .filter(|name| {
+            !(name.starts_with("LOG") || name.starts_with("OPTIONS") || name == "IDENTITY" || name == "LOCK")
+        })
         .collect();
     names.sort();
     for name in names {
@@ -180,7 +205,12 @@ fn a_flipped_bit_is_named_with_its_file_and_a_place_before_it() {
                 _ => None,
             });
             let offset = named.unwrap_or_else(|| {
-                panic!("bit {bit} of byte {at} of {} in {name} was not found: {:?} {:?}", good.len(), found.findings, found.notes)
+                panic!(
+                    "bit {bit} of byte {at} of {} in {name} was not found: {:?} {:?}",
+                    good.len(),
+                    found.findings,
+                    found.notes
+                )
             });
             assert!(offset <= at as u64, "{name}: damage at {at} was named at {offset}");
         }
@@ -191,11 +221,17 @@ fn a_flipped_bit_is_named_with_its_file_and_a_place_before_it() {
 /// More than a flipped bit: blocks of garbage, and files cut short.
 #[test]
 fn no_damage_makes_a_reader_panic() {
-    let seed = std::env::var("NSQUORUM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    let seed = std::env::var("NSQUORUM_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(rand::random);
     println!("NSQUORUM_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let (_dir, folder) = database();
-    let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let names: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     for path in names.iter().filter(|path| path.is_file()) {
         let good = fs::read(path).unwrap();
         for _ in 0..20 {
@@ -227,7 +263,11 @@ fn every_flipped_bit_of_the_last_record_of_a_log_is_damage() {
             bad[at] ^= 1 << bit;
             fs::write(&path, &bad).unwrap();
             let scan = scan(&path, number);
-            assert_eq!(scan.damage.len(), 1, "bit {bit} of byte {at}, last record at {last}: {scan:?}");
+            assert_eq!(
+                scan.damage.len(),
+                1,
+                "bit {bit} of byte {at}, last record at {last}: {scan:?}"
+            );
             assert_eq!(scan.damage[0].offset, last as u64);
             assert_eq!(scan.intact_bytes, last as u64);
         }
@@ -248,13 +288,33 @@ fn a_log_cut_anywhere_has_a_torn_tail_and_no_damage() {
         assert!(scan.intact_bytes <= length as u64);
         if scan.intact_bytes < length as u64 {
             let tail = scan.tail.unwrap();
-            assert!(ends.contains(&tail.offset), "cut to {length}: the tail begins with a record");
+            assert!(
+                ends.contains(&tail.offset),
+                "cut to {length}: the tail begins with a record"
+            );
         }
-        let found = check(&folder, Some(DurableMark { log: number, bytes: scan.intact_bytes }));
+        let found = check(
+            &folder,
+            Some(DurableMark {
+                log: number,
+                bytes: scan.intact_bytes,
+            }),
+        );
         assert!(found.findings.is_empty(), "{:?}", found.findings);
         if scan.intact_bytes > 0 {
-            let found = check(&folder, Some(DurableMark { log: number, bytes: good.len() as u64 }));
-            assert_eq!(found.findings.len(), 1, "bytes that were synced are gone: {:?}", found.findings);
+            let found = check(
+                &folder,
+                Some(DurableMark {
+                    log: number,
+                    bytes: good.len() as u64,
+                }),
+            );
+            assert_eq!(
+                found.findings.len(),
+                1,
+                "bytes that were synced are gone: {:?}",
+                found.findings
+            );
         }
     }
 }
@@ -286,9 +346,21 @@ fn garbage_behind_a_log_is_named_as_what_repair_may_cut() {
     bytes[length as usize + 4] = 3;
     bytes[length as usize + 5] = 0;
     fs::write(&path, &bytes).unwrap();
-    let found = check(&folder, Some(DurableMark { log: number, bytes: length }));
+    let found = check(
+        &folder,
+        Some(DurableMark {
+            log: number,
+            bytes: length,
+        }),
+    );
     assert_eq!(found.findings.len(), 1, "{:?}", found.findings);
-    assert_eq!(found.findings[0].place, Place::File { file: format!("db/{number:06}.log"), offset: length });
+    assert_eq!(
+        found.findings[0].place,
+        Place::File {
+            file: format!("db/{number:06}.log"),
+            offset: length
+        }
+    );
     assert!(found.findings[0].what.contains("repair"), "{}", found.findings[0].what);
 }
 
@@ -297,7 +369,10 @@ fn a_missing_file_is_named() {
     let (_dir, folder) = database();
     let listing = files::list(&folder).unwrap();
     let (path, number) = newest_log(&folder);
-    let mark = DurableMark { log: number, bytes: fs::metadata(&path).unwrap().len() };
+    let mark = DurableMark {
+        log: number,
+        bytes: fs::metadata(&path).unwrap().len(),
+    };
     let victims = listing
         .tables
         .iter()
@@ -308,8 +383,15 @@ fn a_missing_file_is_named() {
         let aside = folder.parent().unwrap().join("aside");
         fs::rename(folder.join(&victim), &aside).unwrap();
         let found = check(&folder, Some(mark));
-        let named = Place::File { file: format!("db/{victim}"), offset: 0 };
-        assert!(found.findings.iter().any(|finding| finding.place == named), "{victim}: {:?}", found.findings);
+        let named = Place::File {
+            file: format!("db/{victim}"),
+            offset: 0,
+        };
+        assert!(
+            found.findings.iter().any(|finding| finding.place == named),
+            "{victim}: {:?}",
+            found.findings
+        );
         fs::rename(&aside, folder.join(&victim)).unwrap();
     }
 }

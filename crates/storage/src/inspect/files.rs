@@ -44,6 +44,8 @@ pub(crate) struct LogCheck {
 pub(crate) struct FileCheck {
     pub(crate) findings: Vec<Finding>,
     pub(crate) notes: Vec<Finding>,
+    /// What the manifest says; `None` if there is no telling.
+    pub(crate) version: Option<Version>,
     pub(crate) logs: Vec<LogCheck>,
     pub(crate) tables: u64,
     pub(crate) blobs: u64,
@@ -52,11 +54,23 @@ pub(crate) struct FileCheck {
 
 impl FileCheck {
     fn damaged(&mut self, file: impl Into<String>, offset: u64, what: impl Into<String>) {
-        self.findings.push(Finding { place: Place::File { file: file.into(), offset }, what: what.into() });
+        self.findings.push(Finding {
+            place: Place::File {
+                file: file.into(),
+                offset,
+            },
+            what: what.into(),
+        });
     }
 
     fn note(&mut self, file: impl Into<String>, offset: u64, what: impl Into<String>) {
-        self.notes.push(Finding { place: Place::File { file: file.into(), offset }, what: what.into() });
+        self.notes.push(Finding {
+            place: Place::File {
+                file: file.into(),
+                offset,
+            },
+            what: what.into(),
+        });
     }
 }
 
@@ -90,6 +104,7 @@ pub(crate) fn check(folder: &Path, named: &str, mark: Option<DurableMark>) -> io
         check_tables(folder, named, &listing, version, &mut check)?;
         check_blobs(folder, named, &listing, version, &mut check)?;
     }
+    check.version = version;
     Ok(check)
 }
 
@@ -115,7 +130,11 @@ fn current_version(
             if listing.logs.is_empty() && listing.manifests.is_empty() {
                 check.note(format!("{named}/CURRENT"), 0, "no database yet");
             } else {
-                check.damaged(format!("{named}/CURRENT"), 0, "missing: nothing says which manifest is current");
+                check.damaged(
+                    format!("{named}/CURRENT"),
+                    0,
+                    "missing: nothing says which manifest is current",
+                );
             }
             return Ok(None);
         }
@@ -129,7 +148,11 @@ fn current_version(
         .and_then(|digits| digits.parse().ok());
     let Some(number) = named_by_current.filter(|number| listing.manifests.contains(number)) else {
         let text = String::from_utf8_lossy(&current);
-        check.damaged(format!("{named}/CURRENT"), 0, format!("names {text:?}, which is no manifest here"));
+        check.damaged(
+            format!("{named}/CURRENT"),
+            0,
+            format!("names {text:?}, which is no manifest here"),
+        );
         return Ok(None);
     };
     let name = format!("{named}/MANIFEST-{number:06}");
@@ -167,10 +190,17 @@ fn check_logs(
         let known = durable.entry(mark.log).or_default();
         *known = mark.bytes.max(*known);
     }
-    for (number, bytes) in durable.range(first..).filter(|(number, _)| !listing.logs.contains(number)) {
+    for (number, bytes) in durable
+        .range(first..)
+        .filter(|(number, _)| !listing.logs.contains(number))
+    {
         if *bytes > 0 {
             let name = format!("{named}/{number:06}.log");
-            check.damaged(name, 0, format!("missing: its first {bytes} bytes were synced and are still needed"));
+            check.damaged(
+                name,
+                0,
+                format!("missing: its first {bytes} bytes were synced and are still needed"),
+            );
         }
     }
     for number in &listing.logs {
@@ -184,7 +214,10 @@ fn check_logs(
         let durable = durable.get(number).copied().unwrap_or(0);
         for damage in &scan.damage {
             let what = if damage.record >= durable && durable > 0 {
-                format!("{}; beyond the synced {durable} bytes, so `nsquorum repair` may cut it", damage.what)
+                format!(
+                    "{}; beyond the synced {durable} bytes, so `nsquorum repair` may cut it",
+                    damage.what
+                )
             } else {
                 damage.what.clone()
             };
@@ -192,11 +225,19 @@ fn check_logs(
         }
         if scan.damage_not_listed > 0 {
             let offset = scan.damage.last().map_or(0, |damage| damage.offset);
-            check.damaged(&name, offset, format!("{} more places of damage behind this one", scan.damage_not_listed));
+            check.damaged(
+                &name,
+                offset,
+                format!("{} more places of damage behind this one", scan.damage_not_listed),
+            );
         }
         if scan.damage.is_empty() && scan.intact_bytes < durable {
             let at = scan.intact_bytes;
-            check.damaged(&name, at, format!("whole records end here, but {durable} bytes were synced"));
+            check.damaged(
+                &name,
+                at,
+                format!("whole records end here, but {durable} bytes were synced"),
+            );
         } else if let Some(tail) = scan.tail {
             let bytes = scan.file_bytes - tail.offset;
             let kind = match tail.kind {
@@ -206,7 +247,11 @@ fn check_logs(
             };
             check.note(&name, tail.offset, format!("unsynced tail of {bytes} bytes: {kind}"));
         }
-        check.logs.push(LogCheck { number: *number, scan, durable });
+        check.logs.push(LogCheck {
+            number: *number,
+            scan,
+            durable,
+        });
     }
     Ok(())
 }
@@ -234,7 +279,11 @@ fn check_tables(
         check.bytes += file.bytes;
     }
     for number in listing.tables.difference(&known) {
-        check.note(format!("{named}/{number:06}.sst"), 0, "not named by the manifest, not read");
+        check.note(
+            format!("{named}/{number:06}.sst"),
+            0,
+            "not named by the manifest, not read",
+        );
     }
     Ok(())
 }
@@ -248,7 +297,10 @@ fn check_blobs(
 ) -> io::Result<()> {
     let mut known = BTreeSet::new();
     for (id, family) in &version.families {
-        for (number, _) in family.live_blobs().filter(|(number, _)| !listing.blobs.contains(number)) {
+        for (number, _) in family
+            .live_blobs()
+            .filter(|(number, _)| !listing.blobs.contains(number))
+        {
             check.damaged(format!("{named}/{number:06}.blob"), 0, "missing: the manifest names it");
         }
         for (number, blob) in family.blobs.iter().filter(|(number, _)| listing.blobs.contains(number)) {
@@ -262,7 +314,11 @@ fn check_blobs(
         }
     }
     for number in listing.blobs.difference(&known) {
-        check.note(format!("{named}/{number:06}.blob"), 0, "not named by the manifest, not read");
+        check.note(
+            format!("{named}/{number:06}.blob"),
+            0,
+            "not named by the manifest, not read",
+        );
     }
     Ok(())
 }

@@ -147,9 +147,18 @@ impl Blocks {
             self.at = self.block.len();
             return match (block_is_whole, padding_is_zero) {
                 (true, true) => Found::EndOfBlock,
-                (true, false) => Found::Damage { offset, what: "padding of a log block is not zero".into() },
-                (false, true) => Found::Tail { offset, kind: TailKind::Zeros },
-                (false, false) => Found::Tail { offset, kind: TailKind::Torn },
+                (true, false) => Found::Damage {
+                    offset,
+                    what: "padding of a log block is not zero".into(),
+                },
+                (false, true) => Found::Tail {
+                    offset,
+                    kind: TailKind::Zeros,
+                },
+                (false, false) => Found::Tail {
+                    offset,
+                    kind: TailKind::Torn,
+                },
             };
         }
         let mut header = Reader::new(rest);
@@ -160,7 +169,10 @@ impl Blocks {
             // Allocated and never written. Whether only zeros follow is for the caller, who sees the whole file.
             self.at = self.block.len();
             return match rest.iter().position(|byte| *byte != 0) {
-                None => Found::Tail { offset, kind: TailKind::Zeros },
+                None => Found::Tail {
+                    offset,
+                    kind: TailKind::Zeros,
+                },
                 Some(first) => Found::Damage {
                     offset,
                     what: format!("{first} zero bytes where a log record begins, with other bytes behind them"),
@@ -168,7 +180,11 @@ impl Blocks {
             };
         }
         let recyclable = part_of(kind).is_some_and(|(_, recyclable)| recyclable);
-        let header_bytes = if recyclable { RECYCLABLE_HEADER_BYTES } else { HEADER_BYTES };
+        let header_bytes = if recyclable {
+            RECYCLABLE_HEADER_BYTES
+        } else {
+            HEADER_BYTES
+        };
         let end = header_bytes + usize::from(length);
         if end > rest.len() {
             let damaged_header = restored_by_one_bit(rest, stored, length, kind);
@@ -179,7 +195,10 @@ impl Blocks {
             };
             return match (damaged_header, last) {
                 (Some((_, what)), _) => Found::Damage { offset, what },
-                (None, true) => Found::Tail { offset, kind: TailKind::Torn },
+                (None, true) => Found::Tail {
+                    offset,
+                    kind: TailKind::Torn,
+                },
                 (None, false) => Found::Damage {
                     offset,
                     what: format!("log record of {length} bytes does not end before its block does (at {block_end})"),
@@ -188,12 +207,19 @@ impl Blocks {
         }
         if recyclable && self.recyclable == Some(true) && log_number_of(rest) != Some(self.log_number) {
             self.at = self.block.len();
-            return Found::Tail { offset, kind: TailKind::Recycled };
+            return Found::Tail {
+                offset,
+                kind: TailKind::Recycled,
+            };
         }
         let computed = masked_crc32c(&[&rest[HEADER_BYTES - 1..end]]);
         if computed != stored {
             // If the length is right, the next record follows.
-            self.at = if fragment_is_intact(&rest[end..]) { self.at + end } else { self.block.len() };
+            self.at = if fragment_is_intact(&rest[end..]) {
+                self.at + end
+            } else {
+                self.block.len()
+            };
             let what =
                 format!("log record checksum: stored {stored:#010x}, computed {computed:#010x} over {length} bytes");
             return Found::Damage { offset, what };
@@ -205,7 +231,10 @@ impl Blocks {
             }
             _ => {
                 self.at = self.block.len();
-                return Found::Damage { offset, what: format!("log record of type {kind}, which has no place here") };
+                return Found::Damage {
+                    offset,
+                    what: format!("log record of type {kind}, which has no place here"),
+                };
             }
         };
         let from = self.at;
@@ -227,7 +256,11 @@ fn log_number_of(fragment: &[u8]) -> Option<u32> {
 
 /// Where a fragment ends that would have this length and type, if its CRC is right.
 fn intact_end(rest: &[u8], stored: u32, length: u16, kind: u8) -> Option<usize> {
-    let header_bytes = if part_of(kind)?.1 { RECYCLABLE_HEADER_BYTES } else { HEADER_BYTES };
+    let header_bytes = if part_of(kind)?.1 {
+        RECYCLABLE_HEADER_BYTES
+    } else {
+        HEADER_BYTES
+    };
     let end = header_bytes + usize::from(length);
     (end <= rest.len() && masked_crc32c(&[&[kind], &rest[HEADER_BYTES..end]]) == stored).then_some(end)
 }
@@ -245,12 +278,18 @@ fn fragment_is_intact(rest: &[u8]) -> bool {
 fn restored_by_one_bit(rest: &[u8], stored: u32, length: u16, kind: u8) -> Option<(usize, String)> {
     let lengths = (0..16).map(|bit| length ^ (1 << bit)).find_map(|changed| {
         let end = intact_end(rest, stored, changed, kind)?;
-        Some((end, format!("length of a log record reads {length}; its checksum fits {changed}")))
+        Some((
+            end,
+            format!("length of a log record reads {length}; its checksum fits {changed}"),
+        ))
     });
     lengths.or_else(|| {
         (0..8).map(|bit| kind ^ (1 << bit)).find_map(|changed| {
             let end = intact_end(rest, stored, length, changed)?;
-            Some((end, format!("type of a log record reads {kind}; its checksum fits {changed}")))
+            Some((
+                end,
+                format!("type of a log record reads {kind}; its checksum fits {changed}"),
+            ))
         })
     })
 }
@@ -271,7 +310,10 @@ pub(crate) fn scan(path: &Path, log_number: u64, mut on_record: impl FnMut(u64, 
         at: 0,
         recyclable: None,
     };
-    let mut scan = Scan { file_bytes, ..Scan::default() };
+    let mut scan = Scan {
+        file_bytes,
+        ..Scan::default()
+    };
     // The record being put together: where it began, and its bytes so far.
     let mut open: Option<(u64, Vec<u8>)> = None;
     // After damage the fragments up to the next beginning of a record belong to nothing: one report is enough.
@@ -280,11 +322,24 @@ pub(crate) fn scan(path: &Path, log_number: u64, mut on_record: impl FnMut(u64, 
     let mut more = blocks.load(0)?;
     while more {
         let found = blocks.next();
-        if let (Some(zeros), Found::Fragment(_) | Found::Damage { .. } | Found::Tail { kind: TailKind::Torn, .. }) =
-            (zeros_from, &found)
+        if let (
+            Some(zeros),
+            Found::Fragment(_)
+            | Found::Damage { .. }
+            | Found::Tail {
+                kind: TailKind::Torn, ..
+            },
+        ) = (zeros_from, &found)
         {
             let what = "zero bytes where a log record begins, with other bytes behind them".to_owned();
-            note_damage(&mut scan, Damage { offset: zeros, record: zeros, what });
+            note_damage(
+                &mut scan,
+                Damage {
+                    offset: zeros,
+                    record: zeros,
+                    what,
+                },
+            );
             zeros_from = None;
         }
         match found {
@@ -292,7 +347,10 @@ pub(crate) fn scan(path: &Path, log_number: u64, mut on_record: impl FnMut(u64, 
                 let next = blocks.start + BLOCK_BYTES as u64;
                 more = blocks.load(next)?;
             }
-            Found::Tail { kind: TailKind::Zeros, offset } => {
+            Found::Tail {
+                kind: TailKind::Zeros,
+                offset,
+            } => {
                 zeros_from.get_or_insert(open.as_ref().map_or(offset, |(record, _)| *record));
                 open = None;
             }
@@ -316,7 +374,14 @@ pub(crate) fn scan(path: &Path, log_number: u64, mut on_record: impl FnMut(u64, 
                 };
                 if let Some(what) = misplaced {
                     let record = open.take().map_or(fragment.offset, |(record, _)| record);
-                    note_damage(&mut scan, Damage { offset: record, record, what: what.to_owned() });
+                    note_damage(
+                        &mut scan,
+                        Damage {
+                            offset: record,
+                            record,
+                            what: what.to_owned(),
+                        },
+                    );
                 }
                 let whole = match fragment.part {
                     Part::Full => {
@@ -357,8 +422,14 @@ pub(crate) fn scan(path: &Path, log_number: u64, mut on_record: impl FnMut(u64, 
         }
     }
     let tail = match (open, zeros_from) {
-        (Some((record, _)), _) => Some(Tail { offset: record, kind: TailKind::Torn }),
-        (None, Some(offset)) => Some(Tail { offset, kind: TailKind::Zeros }),
+        (Some((record, _)), _) => Some(Tail {
+            offset: record,
+            kind: TailKind::Torn,
+        }),
+        (None, Some(offset)) => Some(Tail {
+            offset,
+            kind: TailKind::Zeros,
+        }),
         (None, None) => None,
     };
     if scan.damage.is_empty() {

@@ -48,8 +48,7 @@ impl Family {
             .iter()
             .filter(move |(number, blob)| {
                 let linked = self.tables.values().any(|table| table.oldest_blob == Some(**number));
-                oldest.is_some_and(|oldest| **number >= oldest)
-                    && (linked || blob.garbage_records < blob.records)
+                oldest.is_some_and(|oldest| **number >= oldest) && (linked || blob.garbage_records < blob.records)
             })
             .map(|(number, blob)| (*number, *blob))
     }
@@ -69,7 +68,12 @@ pub(crate) struct Version {
 impl Version {
     /// The lowest write-ahead log that recovery still reads.
     pub(crate) fn first_log(&self) -> u64 {
-        self.families.values().map(|family| family.log_number).min().unwrap_or(0).max(self.first_log)
+        self.families
+            .values()
+            .map(|family| family.log_number)
+            .min()
+            .unwrap_or(0)
+            .max(self.first_log)
     }
 }
 
@@ -96,7 +100,11 @@ pub(crate) fn read(path: &Path, number: u64) -> io::Result<Manifest> {
                 }
             }
         }
-        Err(what) => broken.push(Damage { offset, record: offset, what: format!("version edit: {what}") }),
+        Err(what) => broken.push(Damage {
+            offset,
+            record: offset,
+            what: format!("version edit: {what}"),
+        }),
     })?;
     scan.damage.extend(broken);
     Ok(Manifest { version, scan })
@@ -213,7 +221,10 @@ fn new_table(input: &mut Reader<'_>) -> Option<(u64, TableFile)> {
     let _largest = input.length_prefixed()?;
     let _smallest_sequence = input.varint()?;
     let _largest_sequence = input.varint()?;
-    let mut table = TableFile { bytes, oldest_blob: None };
+    let mut table = TableFile {
+        bytes,
+        oldest_blob: None,
+    };
     loop {
         match input.varint32()? {
             1 => return Some((number, table)),
@@ -225,7 +236,11 @@ fn new_table(input: &mut Reader<'_>) -> Option<(u64, TableFile)> {
 
 fn new_blob(input: &mut Reader<'_>) -> Option<(u64, BlobFile)> {
     let number = input.varint()?;
-    let blob = BlobFile { records: input.varint()?, record_bytes: input.varint()?, garbage_records: 0 };
+    let blob = BlobFile {
+        records: input.varint()?,
+        record_bytes: input.varint()?,
+        garbage_records: 0,
+    };
     let _checksum_method = input.length_prefixed()?;
     let _checksum = input.length_prefixed()?;
     skip_custom_fields(input)?;

@@ -16,6 +16,7 @@ use super::directory::Directory;
 use super::files::{self, LogCheck};
 use super::log_records::TailKind;
 use super::report::{Finding, Place};
+use crate::directory::{DATABASE_FOLDER, located};
 use crate::error::StorageError;
 
 /// What `repair` did.
@@ -57,24 +58,39 @@ fn list(findings: &[Finding]) -> String {
 /// # Errors
 /// See [`RepairError`]. After an error while cutting the directory is as before or already cut; running it again is safe.
 pub fn repair(dir: &Path) -> Result<Repair, RepairError> {
-    let directory = Directory::lock(dir)?;
+    let directory = Directory::for_writing(dir)?;
     let mut refused = Vec::new();
     let mark = directory.mark().unwrap_or_else(|finding| {
         refused.push(finding);
         None
     });
     let folder = directory.database();
-    let check = files::check(&folder, super::DATABASE, mark).map_err(|error| reading(&folder, &error))?;
+    let check = files::check(&folder, DATABASE_FOLDER, mark).map_err(|error| located("read", &folder, &error))?;
     let newest = check.logs.last();
     let cut = newest.and_then(cut_of);
     let newest_file = newest.map(|log| log_name(log.number));
-    refused.extend(check.findings.iter().filter(|finding| !in_file(finding, newest_file.as_deref())).cloned());
+    refused.extend(
+        check
+            .findings
+            .iter()
+            .filter(|finding| !in_file(finding, newest_file.as_deref()))
+            .cloned(),
+    );
     match (newest, cut) {
         (Some(log), Some(offset)) => {
             if let Some(why) = refusal(log, offset) {
                 let file = log_name(log.number);
-                refused.extend(check.findings.iter().filter(|finding| in_file(finding, Some(&file))).cloned());
-                refused.push(Finding { place: Place::File { file, offset }, what: why });
+                refused.extend(
+                    check
+                        .findings
+                        .iter()
+                        .filter(|finding| in_file(finding, Some(&file)))
+                        .cloned(),
+                );
+                refused.push(Finding {
+                    place: Place::File { file, offset },
+                    what: why,
+                });
             }
             if !refused.is_empty() {
                 return Err(RepairError::Refused(refused));
@@ -83,14 +99,19 @@ pub fn repair(dir: &Path) -> Result<Repair, RepairError> {
         }
         _ if refused.is_empty() && check.findings.is_empty() => Ok(Repair::Nothing),
         _ => {
-            refused.extend(check.findings.into_iter().filter(|finding| in_file(finding, newest_file.as_deref())));
+            refused.extend(
+                check
+                    .findings
+                    .into_iter()
+                    .filter(|finding| in_file(finding, newest_file.as_deref())),
+            );
             Err(RepairError::Refused(refused))
         }
     }
 }
 
 fn log_name(number: u64) -> String {
-    format!("{}/{number:06}.log", super::DATABASE)
+    format!("{}/{number:06}.log", DATABASE_FOLDER)
 }
 
 fn in_file(finding: &Finding, name: Option<&str>) -> bool {
@@ -100,13 +121,19 @@ fn in_file(finding: &Finding, name: Option<&str>) -> bool {
 /// Where the first bad record begins.
 fn cut_of(log: &LogCheck) -> Option<u64> {
     log.scan.damage.iter().map(|damage| damage.record).min().or_else(|| {
-        log.scan.tail.filter(|tail| tail.kind == TailKind::Torn).map(|tail| tail.offset)
+        log.scan
+            .tail
+            .filter(|tail| tail.kind == TailKind::Torn)
+            .map(|tail| tail.offset)
     })
 }
 
 fn refusal(log: &LogCheck, offset: u64) -> Option<String> {
     if offset < log.durable {
-        Some(format!("the first bad record begins here, below the {} bytes that are known to be synced", log.durable))
+        Some(format!(
+            "the first bad record begins here, below the {} bytes that are known to be synced",
+            log.durable
+        ))
     } else if log.scan.records_behind_damage > 0 {
         Some(format!(
             "{} whole records lie behind the first bad one, which was therefore synced",
@@ -126,9 +153,14 @@ fn cut_at(dir: &Path, folder: &Path, log: &LogCheck, offset: u64) -> Result<Repa
         file.sync_all()?;
         Ok(kept)
     };
-    let kept = cutting().map_err(|error| StorageError::io(format!("cutting {}", path.display()), &error))?;
+    let kept = cutting().map_err(|error| located("cut", &path, &error))?;
     let bytes = log.scan.file_bytes - offset;
-    Ok(Repair::Cut { file: log_name(log.number), offset, bytes, kept })
+    Ok(Repair::Cut {
+        file: log_name(log.number),
+        offset,
+        bytes,
+        kept,
+    })
 }
 
 /// Copies the bytes from `offset` on to a new file `repaired-N`, durably.
@@ -158,10 +190,6 @@ fn new_file(dir: &Path) -> io::Result<(File, PathBuf)> {
         }
     }
     Err(io::Error::other("no free name for the bytes that are cut"))
-}
-
-fn reading(folder: &Path, error: &io::Error) -> StorageError {
-    StorageError::io(format!("reading {}", folder.display()), error)
 }
 
 #[cfg(test)]

@@ -60,7 +60,11 @@ pub(crate) struct Findings {
 
 impl Findings {
     pub(crate) fn new(group: GroupId) -> Self {
-        Self { group, listed: Vec::new(), not_listed: 0 }
+        Self {
+            group,
+            listed: Vec::new(),
+            not_listed: 0,
+        }
     }
 
     fn add(&mut self, place: Place, what: String) {
@@ -76,17 +80,32 @@ impl Findings {
     }
 
     pub(crate) fn entry(&mut self, index: LogIndex, what: impl Into<String>) {
-        self.add(Place::Entry { group: self.group, index }, what.into());
+        self.add(
+            Place::Entry {
+                group: self.group,
+                index,
+            },
+            what.into(),
+        );
     }
 
     pub(crate) fn checkpoint(&mut self, slot: CheckpointSlot, what: impl Into<String>) {
-        self.add(Place::Checkpoint { group: self.group, slot }, what.into());
+        self.add(
+            Place::Checkpoint {
+                group: self.group,
+                slot,
+            },
+            what.into(),
+        );
     }
 
     pub(crate) fn into_list(mut self) -> Vec<Finding> {
         if self.not_listed > 0 {
             let what = format!("{} more findings in this group", self.not_listed);
-            self.listed.push(Finding { place: Place::Group(self.group), what });
+            self.listed.push(Finding {
+                place: Place::Group(self.group),
+                what,
+            });
         }
         self.listed
     }
@@ -120,7 +139,10 @@ pub(crate) fn run(
     findings: &mut Findings,
     entries: impl FnOnce(&mut dyn FnMut(LogIndex, Result<Bytes, String>)),
 ) -> Replayed {
-    let mut replayed = Replayed { last: stored.purged, ..Replayed::default() };
+    let mut replayed = Replayed {
+        last: stored.purged,
+        ..Replayed::default()
+    };
     check_rows(stored, findings);
     let mut pass = Pass::new(stored, machine, findings);
     let mut rows = stored.rows.iter().peekable();
@@ -164,7 +186,10 @@ fn check_rows(stored: &StoredGroup, findings: &mut Findings) {
                 findings.entry(row.index, format!("follows entry {}: the log has a hole", before.index));
             }
             if row.term < before.term {
-                findings.entry(row.index, format!("of term {} follows one of term {}", row.term, before.term));
+                findings.entry(
+                    row.index,
+                    format!("of term {} follows one of term {}", row.term, before.term),
+                );
             }
         }
         before = Some(row.log_id());
@@ -172,7 +197,10 @@ fn check_rows(stored: &StoredGroup, findings: &mut Findings) {
     if let (Some(committed), Some(last)) = (stored.committed, before)
         && committed.index > last.index
     {
-        findings.group(format!("entry {} is known to be committed, but the log ends at {}", committed.index, last.index));
+        findings.group(format!(
+            "entry {} is known to be committed, but the log ends at {}",
+            committed.index, last.index
+        ));
     }
 }
 
@@ -198,14 +226,22 @@ impl<'a> Pass<'a> {
             None if machine.begin() => Stand::After(None),
             _ => Stand::Unknown,
         };
-        let mut pass = Self { stored, machine, findings, stand, ahead: ahead.into(), committed_digest: None };
+        let mut pass = Self {
+            stored,
+            machine,
+            findings,
+            stand,
+            ahead: ahead.into(),
+            committed_digest: None,
+        };
         let begin = stored.purged.map(|purged| purged.index);
         while let Some((slot, checkpoint)) = pass.ahead.front().filter(|(_, ahead)| position(ahead) <= begin) {
             if position(checkpoint) == begin {
                 pass.visit(*slot, checkpoint);
             } else {
                 let at = position(checkpoint).map_or_else(|| "nothing".to_owned(), |index| index.to_string());
-                pass.findings.checkpoint(*slot, format!("applied up to {at}, but the log is purged beyond that"));
+                pass.findings
+                    .checkpoint(*slot, format!("applied up to {at}, but the log is purged beyond that"));
             }
             pass.ahead.pop_front();
         }
@@ -241,7 +277,11 @@ impl<'a> Pass<'a> {
     }
 
     fn current_digest(&self) -> Option<Digest> {
-        if self.stand == Stand::Unknown { None } else { self.machine.digest() }
+        if self.stand == Stand::Unknown {
+            None
+        } else {
+            self.machine.digest()
+        }
     }
 
     fn pass_checkpoints(&mut self, index: LogIndex) {
@@ -273,7 +313,8 @@ impl<'a> Pass<'a> {
         while let Some((slot, checkpoint)) = self.ahead.pop_front() {
             let at = position(checkpoint).map_or(0, LogIndex::get);
             let last = last.map_or_else(|| "nothing".to_owned(), |last| last.to_string());
-            self.findings.checkpoint(*slot, format!("applied up to {at}, but the log ends at {last}"));
+            self.findings
+                .checkpoint(*slot, format!("applied up to {at}, but the log ends at {last}"));
         }
         replayed.has_state = self.stand != Stand::Unknown;
         let is_behind = self.stored.committed.map(|committed| committed.index) < last;

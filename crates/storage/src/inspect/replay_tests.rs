@@ -25,16 +25,40 @@ struct History {
 
 impl History {
     fn new() -> Self {
-        let mut history = Self { entries: Vec::new(), state: TopicState::new(Seq::new(0)), states: Vec::new() };
-        history.push(Entry::copy_of(b"members", EntryKind::Membership, GROUP, Term::new(0), LogIndex::new(0)));
+        let mut history = Self {
+            entries: Vec::new(),
+            state: TopicState::new(Seq::new(0)),
+            states: Vec::new(),
+        };
+        history.push(Entry::copy_of(
+            b"members",
+            EntryKind::Membership,
+            GROUP,
+            Term::new(0),
+            LogIndex::new(0),
+        ));
         history.push(Entry::copy_of(b"", EntryKind::Blank, GROUP, TERM, LogIndex::new(1)));
-        let start =
-            LeaderStart { node: NodeId::new(1), incarnation: NodeIncarnation::new(1), term: TERM, clock: LogTime::new(5) };
+        let start = LeaderStart {
+            node: NodeId::new(1),
+            incarnation: NodeIncarnation::new(1),
+            term: TERM,
+            clock: LogTime::new(5),
+        };
         let start = start.encode(ENTRY_HEADER_BYTES);
-        history.push(Entry::seal(start, EntryKind::LeaderStart, GROUP, TERM, LogIndex::new(2)));
+        history.push(Entry::seal(
+            start,
+            EntryKind::LeaderStart,
+            GROUP,
+            TERM,
+            LogIndex::new(2),
+        ));
         history.batch(|batch| {
-            batch.push_event(&Event::CreateChannel { name: "ledger".parse().unwrap() });
-            batch.push_event(&Event::CreateChannel { name: "archive".parse().unwrap() });
+            batch.push_event(&Event::CreateChannel {
+                name: "ledger".parse().unwrap(),
+            });
+            batch.push_event(&Event::CreateChannel {
+                name: "archive".parse().unwrap(),
+            });
         });
         for round in 0..40u64 {
             history.batch(|batch| {
@@ -46,7 +70,10 @@ impl History {
                 }
                 if round > 1 {
                     let range = SeqRange::new(Seq::new(round * 4), Seq::new(round * 4 + 1)).unwrap();
-                    batch.push_event(&Event::Finish { channel: ChannelIncarnation::new(1), ranges: vec![range] });
+                    batch.push_event(&Event::Finish {
+                        channel: ChannelIncarnation::new(1),
+                        ranges: vec![range],
+                    });
                 }
             });
             if round % 7 == 0 {
@@ -73,7 +100,9 @@ impl History {
                 let _: Applied = self.state.apply_batch(at, &batch).unwrap();
             }
             EntryKind::LeaderStart => {
-                self.state.apply_leader_start(at, &LeaderStart::decode(&entry.payload()).unwrap()).unwrap();
+                self.state
+                    .apply_leader_start(at, &LeaderStart::decode(&entry.payload()).unwrap())
+                    .unwrap();
             }
             _ => self.state.apply_other(at).unwrap(),
         }
@@ -99,7 +128,14 @@ impl History {
 
     fn checkpoint(&self, slot: CheckpointSlot, at: usize) -> (CheckpointSlot, Checkpoint) {
         let state = self.states[at].clone().into();
-        (slot, Checkpoint { log_id: Some(self.log_id(at)), membership: Bytes::new(), state })
+        (
+            slot,
+            Checkpoint {
+                log_id: Some(self.log_id(at)),
+                membership: Bytes::new(),
+                state,
+            },
+        )
     }
 
     fn stored(&self) -> StoredGroup {
@@ -114,7 +150,10 @@ impl History {
     }
 
     fn bytes(&self) -> Vec<(LogIndex, Bytes)> {
-        self.entries.iter().map(|entry| (entry.header().index, entry.bytes().clone())).collect()
+        self.entries
+            .iter()
+            .map(|entry| (entry.header().index, entry.bytes().clone()))
+            .collect()
     }
 }
 
@@ -131,14 +170,20 @@ fn run(stored: &StoredGroup, entries: &[(LogIndex, Bytes)]) -> (Replayed, TopicR
 }
 
 fn entry(index: u64) -> Place {
-    Place::Entry { group: GROUP, index: LogIndex::new(index) }
+    Place::Entry {
+        group: GROUP,
+        index: LogIndex::new(index),
+    }
 }
 
 #[test]
 fn a_good_log_is_clean_and_adds_up_to_its_state() {
     let history = History::new();
     let mut stored = history.stored();
-    stored.checkpoints = vec![history.checkpoint(CheckpointSlot::Newest, 30), history.checkpoint(CheckpointSlot::Purge, 10)];
+    stored.checkpoints = vec![
+        history.checkpoint(CheckpointSlot::Newest, 30),
+        history.checkpoint(CheckpointSlot::Purge, 10),
+    ];
     let (replayed, topic, findings) = run(&stored, &history.bytes());
     assert_eq!(findings, []);
     assert!(replayed.has_state);
@@ -153,7 +198,10 @@ fn a_good_log_is_clean_and_adds_up_to_its_state() {
     assert!(topic.committed_digest.is_none());
     // A reader sees exactly the accepted messages, in order, and never a void one.
     let messages = topic.messages.unwrap();
-    assert_eq!(messages.iter().map(|line| line.seq.get()).collect::<Vec<_>>(), (1..=200).collect::<Vec<_>>());
+    assert_eq!(
+        messages.iter().map(|line| line.seq.get()).collect::<Vec<_>>(),
+        (1..=200).collect::<Vec<_>>()
+    );
     assert!(messages.iter().all(|line| line.length >= 1000));
 }
 
@@ -161,7 +209,10 @@ fn a_good_log_is_clean_and_adds_up_to_its_state() {
 fn a_purged_log_begins_at_its_checkpoint() {
     let history = History::new();
     let mut stored = history.stored();
-    stored.checkpoints = vec![history.checkpoint(CheckpointSlot::Newest, 30), history.checkpoint(CheckpointSlot::Purge, 3)];
+    stored.checkpoints = vec![
+        history.checkpoint(CheckpointSlot::Newest, 30),
+        history.checkpoint(CheckpointSlot::Purge, 3),
+    ];
     stored.purged = Some(history.log_id(3));
     stored.rows.drain(..4);
     let (_, topic, findings) = run(&stored, &history.bytes()[4..]);
@@ -177,7 +228,10 @@ fn the_state_at_the_commit_mark_is_shown_apart() {
     let (_, topic, findings) = run(&stored, &history.bytes());
     assert_eq!(findings, []);
     assert_eq!(topic.digest, history.state.digest());
-    assert_eq!(topic.committed_digest, Some(TopicState::decode(&history.states[20]).unwrap().digest()));
+    assert_eq!(
+        topic.committed_digest,
+        Some(TopicState::decode(&history.states[20]).unwrap().digest())
+    );
 }
 
 #[test]
@@ -188,7 +242,13 @@ fn a_checkpoint_that_is_not_what_the_log_adds_up_to_is_named() {
     checkpoint.state = history.states[29].clone().into();
     stored.checkpoints = vec![(slot, checkpoint)];
     let (_, _, findings) = run(&stored, &history.bytes());
-    assert_eq!(findings[0].place, Place::Checkpoint { group: GROUP, slot: CheckpointSlot::Newest });
+    assert_eq!(
+        findings[0].place,
+        Place::Checkpoint {
+            group: GROUP,
+            slot: CheckpointSlot::Newest
+        }
+    );
 }
 
 #[test]
@@ -224,13 +284,24 @@ fn a_missing_entry_a_missing_row_and_a_changed_row_are_named() {
     let mut entries = history.bytes();
     entries.remove(20);
     let (_, _, findings) = run(&history.stored(), &entries);
-    assert!(findings.iter().any(|finding| finding.place == entry(20)), "{findings:?}");
+    assert!(
+        findings.iter().any(|finding| finding.place == entry(20)),
+        "{findings:?}"
+    );
 
     let mut stored = history.stored();
     stored.rows.remove(20);
     let (_, _, findings) = run(&stored, &history.bytes());
-    assert!(findings.iter().any(|finding| finding.place == entry(20) && finding.what.contains("no row")), "{findings:?}");
-    assert!(findings.iter().any(|finding| finding.what.contains("hole")), "{findings:?}");
+    assert!(
+        findings
+            .iter()
+            .any(|finding| finding.place == entry(20) && finding.what.contains("no row")),
+        "{findings:?}"
+    );
+    assert!(
+        findings.iter().any(|finding| finding.what.contains("hole")),
+        "{findings:?}"
+    );
 
     let mut stored = history.stored();
     stored.rows[20].encoded_bytes += 1;
@@ -255,7 +326,11 @@ fn a_body_that_changed_before_it_was_stored_is_named() {
 fn an_entry_of_another_group_is_named() {
     let history = History::new();
     let mut entries = history.bytes();
-    entries[12].1 = history.entries[12].clone().reposition(GroupId::new(9), TERM, LogIndex::new(12)).bytes().clone();
+    entries[12].1 = history.entries[12]
+        .clone()
+        .reposition(GroupId::new(9), TERM, LogIndex::new(12))
+        .bytes()
+        .clone();
     let (_, _, findings) = run(&history.stored(), &entries);
     assert_eq!(findings[0].place, entry(12));
 }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use nsquorum_topic::{Attempts, ChannelIncarnation, Digest, GroupId, LogIndex, LogTime, Seq, SeqRange};
+use nsquorum_topic::{
+    Attempts, ChannelIncarnation, Digest, GroupId, LogIndex, LogTime, NodeId, NodeIncarnation, Seq, SeqRange,
+};
 
 use super::json::{self, Object};
 use crate::log::{CheckpointSlot, LogId, Vote};
@@ -96,9 +98,9 @@ pub struct NodeReport {
     /// The cluster's id, in hex.
     pub cluster: String,
     /// The node's number.
-    pub node: u64,
+    pub node: NodeId,
     /// How often it was started.
-    pub incarnation: u64,
+    pub incarnation: NodeIncarnation,
 }
 
 /// How much was read.
@@ -209,11 +211,25 @@ pub struct MessageLine {
 impl Report {
     /// Clean or damaged.
     pub fn outcome(&self) -> Outcome {
-        if self.findings.is_empty() { Outcome::Clean } else { Outcome::Damaged }
+        if self.findings.is_empty() {
+            Outcome::Clean
+        } else {
+            Outcome::Damaged
+        }
     }
 
     pub(crate) fn find(&mut self, place: Place, what: impl Into<String>) {
-        self.findings.push(Finding { place, what: what.into() });
+        self.findings.push(Finding {
+            place,
+            what: what.into(),
+        });
+    }
+
+    pub(crate) fn note(&mut self, place: Place, what: impl Into<String>) {
+        self.notes.push(Finding {
+            place,
+            what: what.into(),
+        });
     }
 
     /// The report as one JSON object.
@@ -221,16 +237,19 @@ impl Report {
         let mut out = String::new();
         json::object(&mut out, |o| {
             o.text("directory", &self.directory);
-            o.text("outcome", match self.outcome() {
-                Outcome::Clean => "clean",
-                Outcome::Damaged => "damaged",
-            });
+            o.text(
+                "outcome",
+                match self.outcome() {
+                    Outcome::Clean => "clean",
+                    Outcome::Damaged => "damaged",
+                },
+            );
             match &self.identity {
                 None => o.null("identity"),
                 Some(identity) => o.object("identity", |o| {
                     o.text("cluster", &identity.cluster);
-                    o.number("node", identity.node);
-                    o.number("incarnation", identity.incarnation);
+                    o.number("node", identity.node.get());
+                    o.number("incarnation", identity.incarnation.get());
                 }),
             }
             o.objects("findings", &self.findings, write_finding);
@@ -251,20 +270,45 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.directory)?;
-        if let Some(NodeReport { cluster, node, incarnation }) = &self.identity {
+        if let Some(NodeReport {
+            cluster,
+            node,
+            incarnation,
+        }) = &self.identity
+        {
             writeln!(f, "  node {node} of cluster {cluster}, started {incarnation} times")?;
         }
-        let FileCounts { logs, log_records, tables, blobs, bytes } = self.files;
+        let FileCounts {
+            logs,
+            log_records,
+            tables,
+            blobs,
+            bytes,
+        } = self.files;
         writeln!(
             f,
             "  {bytes} bytes: {logs} write-ahead logs with {log_records} records, {tables} table files, {blobs} blob files"
         )?;
         for group in &self.groups {
-            let name = group.name.as_deref().unwrap_or(if group.group == GroupId::METADATA { "(metadata)" } else { "-" });
+            let name = group.name.as_deref().unwrap_or(if group.group == GroupId::METADATA {
+                "(metadata)"
+            } else {
+                "-"
+            });
             let last = group.last.map_or_else(|| "-".to_owned(), |last| last.index.to_string());
-            write!(f, "  group {} {name}: {} entries, last {last}", group.group, group.entries)?;
+            write!(
+                f,
+                "  group {} {name}: {} entries, last {last}",
+                group.group, group.entries
+            )?;
             if let Some(topic) = &group.topic {
-                write!(f, ", next message {}, {} channels, digest {}", topic.next_seq, topic.channels.len(), topic.digest)?;
+                write!(
+                    f,
+                    ", next message {}, {} channels, digest {}",
+                    topic.next_seq,
+                    topic.channels.len(),
+                    topic.digest
+                )?;
             }
             writeln!(f)?;
         }
@@ -361,7 +405,11 @@ fn write_topic(o: &mut Object<'_>, topic: &TopicReport) {
     o.number("replayed_void", topic.replayed_void);
     o.flag("deleted", topic.is_deleted);
     o.text("digest", &topic.digest.to_string());
-    write_text_or_null(o, "committed_digest", topic.committed_digest.map(|digest| digest.to_string()));
+    write_text_or_null(
+        o,
+        "committed_digest",
+        topic.committed_digest.map(|digest| digest.to_string()),
+    );
     o.number("purge_floor", topic.purge_floor.get());
     o.number("index_points", topic.index_points);
     match topic.paused_at {
@@ -381,7 +429,13 @@ fn write_topic(o: &mut Object<'_>, topic: &TopicReport) {
         o.text("name", &channel.name);
         o.flag("paused", channel.is_paused);
         o.number("floor", channel.floor.get());
-        o.tuples("finished", channel.finished.iter().map(|range| [range.first().get(), range.last().get()]));
+        o.tuples(
+            "finished",
+            channel
+                .finished
+                .iter()
+                .map(|range| [range.first().get(), range.last().get()]),
+        );
         o.objects("exceptions", &channel.exceptions, |o, (seq, attempts, not_before)| {
             o.number("seq", seq.get());
             o.number("attempts", u64::from(attempts.get()));

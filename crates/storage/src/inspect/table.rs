@@ -63,7 +63,9 @@ pub(crate) fn check(path: &Path, expected_bytes: u64) -> io::Result<TableCheck> 
         return Ok(check);
     }
     if bytes < FOOTER_BYTES {
-        check.damage.push((bytes, format!("table file ends after {bytes} bytes")));
+        check
+            .damage
+            .push((bytes, format!("table file ends after {bytes} bytes")));
         return Ok(check);
     }
     let footer_offset = bytes - FOOTER_BYTES;
@@ -72,7 +74,13 @@ pub(crate) fn check(path: &Path, expected_bytes: u64) -> io::Result<TableCheck> 
     match parse_footer(&footer, footer_offset) {
         Err(what) => check.damage.push((footer_offset, what)),
         Ok(parsed) => {
-            let mut table = Table { file, bytes, checksum: parsed.checksum, base: parsed.base, check };
+            let mut table = Table {
+                file,
+                bytes,
+                checksum: parsed.checksum,
+                base: parsed.base,
+                check,
+            };
             table.walk(parsed.metaindex)?;
             return Ok(table.check);
         }
@@ -110,12 +118,23 @@ fn parse_footer(footer: &[u8], offset: u64) -> Result<Footer, String> {
     without[5..9].fill(0);
     let computed = checksum.of(&without).wrapping_add(context(base, offset));
     if computed != stored {
-        return Err(format!("table footer checksum: stored {stored:#010x}, computed {computed:#010x}"));
+        return Err(format!(
+            "table footer checksum: stored {stored:#010x}, computed {computed:#010x}"
+        ));
     }
     let Some(start) = offset.checked_sub(TRAILER_BYTES + metaindex_bytes) else {
-        return Err(format!("table metaindex of {metaindex_bytes} bytes does not fit in front of the footer"));
+        return Err(format!(
+            "table metaindex of {metaindex_bytes} bytes does not fit in front of the footer"
+        ));
     };
-    Ok(Footer { checksum, base, metaindex: Handle { offset: start, bytes: metaindex_bytes } })
+    Ok(Footer {
+        checksum,
+        base,
+        metaindex: Handle {
+            offset: start,
+            bytes: metaindex_bytes,
+        },
+    })
 }
 
 impl Table {
@@ -127,7 +146,10 @@ impl Table {
         let mut form = None;
         for (name, value) in self.entries(metaindex, &block) {
             let Some(handle) = handle(&mut Reader::new(&value)) else {
-                self.damaged(metaindex.offset, format!("metaindex entry {}", String::from_utf8_lossy(&name)));
+                self.damaged(
+                    metaindex.offset,
+                    format!("metaindex entry {}", String::from_utf8_lossy(&name)),
+                );
                 continue;
             };
             match name.as_slice() {
@@ -186,14 +208,20 @@ impl Table {
                 .checked_add(handle.bytes + TRAILER_BYTES)
                 .is_some_and(|end| end <= self.bytes - FOOTER_BYTES);
         if !fits {
-            self.damaged(handle.offset.min(self.bytes), format!("block of {} bytes is not within the file", handle.bytes));
+            self.damaged(
+                handle.offset.min(self.bytes),
+                format!("block of {} bytes is not within the file", handle.bytes),
+            );
             return Ok(None);
         }
         let mut block = vec![0; (handle.bytes + TRAILER_BYTES) as usize];
         self.file.read_exact_at(&mut block, handle.offset)?;
         let body = handle.bytes as usize;
         let stored = Reader::new(&block[body + 1..]).u32().unwrap_or_default();
-        let computed = self.checksum.of(&block[..=body]).wrapping_add(context(self.base, handle.offset));
+        let computed = self
+            .checksum
+            .of(&block[..=body])
+            .wrapping_add(context(self.base, handle.offset));
         if stored != computed {
             let what = format!(
                 "table block checksum: stored {stored:#010x}, computed {computed:#010x} over {} bytes",
@@ -203,7 +231,13 @@ impl Table {
             return Ok(None);
         }
         if block[body] != 0 {
-            self.damaged(handle.offset, format!("table block compressed by method {}, which is never used here", block[body]));
+            self.damaged(
+                handle.offset,
+                format!(
+                    "table block compressed by method {}, which is never used here",
+                    block[body]
+                ),
+            );
             return Ok(None);
         }
         self.check.intact.push(handle);
@@ -233,7 +267,10 @@ impl Table {
 }
 
 fn handle(input: &mut Reader<'_>) -> Option<Handle> {
-    Some(Handle { offset: input.varint()?, bytes: input.varint()? })
+    Some(Handle {
+        offset: input.varint()?,
+        bytes: input.varint()?,
+    })
 }
 
 /// The part of a block that holds entries: without the restart points and their count.

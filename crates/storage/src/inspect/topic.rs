@@ -37,7 +37,14 @@ pub(crate) struct TopicMachine {
 impl TopicMachine {
     pub(crate) fn new(seq_base: Seq, with_messages: bool) -> Self {
         let state = TopicState::new(seq_base);
-        Self { seq_base, state, lines: Vec::new(), with_messages, accepted: 0, void: 0 }
+        Self {
+            seq_base,
+            state,
+            lines: Vec::new(),
+            with_messages,
+            accepted: 0,
+            void: 0,
+        }
     }
 
     /// The report on the state after the last entry; checks index points and the readers' way on the way.
@@ -80,16 +87,21 @@ impl TopicMachine {
     fn check_points(&self, findings: &mut Findings) {
         let (floor, next) = (self.state.purge_floor(), self.state.next_seq());
         if floor < next && self.state.index_point(floor).is_none() {
-            findings.group(format!("no index point at or before message {floor}, which is still needed"));
+            findings.group(format!(
+                "no index point at or before message {floor}, which is still needed"
+            ));
         }
         for point in self.state.index_points() {
-            let fits = self.lines.binary_search_by_key(&point.index, |line| line.index).is_ok_and(|at| {
-                let BatchLine { term, header, .. } = &self.lines[at];
-                *term == point.term
-                    && header.term == point.term
-                    && header.first_seq == point.next_seq
-                    && header.count > 0
-            });
+            let fits = self
+                .lines
+                .binary_search_by_key(&point.index, |line| line.index)
+                .is_ok_and(|at| {
+                    let BatchLine { term, header, .. } = &self.lines[at];
+                    *term == point.term
+                        && header.term == point.term
+                        && header.first_seq == point.next_seq
+                        && header.count > 0
+                });
             if !fits {
                 let what = format!("an index point says that message {} begins here", point.next_seq);
                 findings.entry(point.index, format!("{what}; it does not"));
@@ -112,7 +124,10 @@ impl TopicMachine {
         }
         if cursor.next_seq() != self.state.next_seq() {
             let (read, next) = (cursor.next_seq(), self.state.next_seq());
-            findings.group(format!("reading on from message {} comes to {read}, the state to {next}", point.next_seq));
+            findings.group(format!(
+                "reading on from message {} comes to {read}, the state to {next}",
+                point.next_seq
+            ));
         }
         messages
     }
@@ -141,32 +156,45 @@ impl Machine for TopicMachine {
         let mut messages = Vec::new();
         for message in batch.messages() {
             if !message.is_intact() {
-                let what = format!("body of message {} does not have the checksum it was published with", message.seq);
+                let what = format!(
+                    "body of message {} does not have the checksum it was published with",
+                    message.seq
+                );
                 findings.entry(header.index, what);
             }
             if self.with_messages {
                 messages.push(MessageLine {
                     seq: message.seq,
-                    length: u32::try_from(message.body.len()).expect("a body is part of an entry, whose length is a u32"),
+                    length: u32::try_from(message.body.len())
+                        .expect("a body is part of an entry, whose length is a u32"),
                     crc32c: message.crc32c,
                     defer_ms: message.defer_ms,
                 });
             }
         }
-        self.lines.push(BatchLine { index: header.index, term: header.term, header: batch.header(), messages });
+        self.lines.push(BatchLine {
+            index: header.index,
+            term: header.term,
+            header: batch.header(),
+            messages,
+        });
     }
 
     fn apply(&mut self, entry: &Entry) -> Result<(), String> {
         let header = entry.header();
         let encoded_bytes = u32::try_from(entry.encoded_len()).expect("commands are bounded far below 4 GiB");
-        let at = EntryPosition { index: header.index, term: header.term, encoded_bytes };
+        let at = EntryPosition {
+            index: header.index,
+            term: header.term,
+            encoded_bytes,
+        };
         match header.kind {
-            EntryKind::Blank | EntryKind::Membership => {
-                self.state.apply_other(at).map_err(|error| error.to_string())
-            }
+            EntryKind::Blank | EntryKind::Membership => self.state.apply_other(at).map_err(|error| error.to_string()),
             EntryKind::LeaderStart => {
                 let start = LeaderStart::decode(&entry.payload()).map_err(|error| error.to_string())?;
-                self.state.apply_leader_start(at, &start).map_err(|error| error.to_string())
+                self.state
+                    .apply_leader_start(at, &start)
+                    .map_err(|error| error.to_string())
             }
             EntryKind::TopicBatch => {
                 let batch = BatchView::parse(entry.payload()).map_err(|error| error.to_string())?;

@@ -2,7 +2,7 @@
 
 use nsquorum_topic::GroupId;
 
-use super::{CHECKPOINT_STATE_BYTES_MAX, Checkpoint, CheckpointSlot, LogState};
+use super::{CHECKPOINT_STATE_BYTES_MAX, Checkpoint, CheckpointSlot, LogState, MEMBERSHIP_BYTES_MAX};
 use crate::entry::Entry;
 
 /// Panics if the entries would leave a hole or belong to another group; `state` is the log before them.
@@ -22,8 +22,16 @@ pub(crate) fn assert_appendable(group: GroupId, state: &LogState, entries: &[Ent
     let mut expected = first;
     for entry in entries {
         let header = entry.header();
-        assert!(header.group == group, "group {group}: append of an entry of group {}", header.group);
-        assert!(header.index == expected, "group {group}: append at {} after {expected}", header.index);
+        assert!(
+            header.group == group,
+            "group {group}: append of an entry of group {}",
+            header.group
+        );
+        assert!(
+            header.index == expected,
+            "group {group}: append at {} after {expected}",
+            header.index
+        );
         expected = expected.next();
     }
 }
@@ -31,6 +39,13 @@ pub(crate) fn assert_appendable(group: GroupId, state: &LogState, entries: &[Ent
 /// Panics if the checkpoint has no place or is too large.
 pub(crate) fn assert_checkpoint(group: GroupId, slots: &[CheckpointSlot], checkpoint: &Checkpoint) {
     assert!(!slots.is_empty(), "group {group}: a checkpoint for no place");
-    let bytes = checkpoint.state.len().max(checkpoint.membership.len());
-    assert!(bytes <= CHECKPOINT_STATE_BYTES_MAX, "group {group}: a checkpoint of {bytes} bytes");
+    let (state, membership) = (checkpoint.state.len(), checkpoint.membership.len());
+    assert!(
+        state <= CHECKPOINT_STATE_BYTES_MAX,
+        "group {group}: a checkpoint of {state} bytes"
+    );
+    assert!(
+        membership <= MEMBERSHIP_BYTES_MAX,
+        "group {group}: a membership of {membership} bytes"
+    );
 }

@@ -33,6 +33,9 @@ use crate::error::StorageError;
 /// Largest state of a checkpoint: 1 GiB. State is bounded far below that (design-log 13); more is a bug of the caller.
 pub const CHECKPOINT_STATE_BYTES_MAX: usize = 1 << 30;
 
+/// Largest membership of a checkpoint: 1 MiB, thousands of nodes.
+pub const MEMBERSHIP_BYTES_MAX: usize = 1 << 20;
+
 /// The log, vote and checkpoints of one Raft group. A clone refers to the same group. See the module's guarantees.
 pub trait GroupLog: Clone + Send + Sync + 'static {
     /// The group.
@@ -90,7 +93,7 @@ pub trait GroupLog: Clone + Send + Sync + 'static {
     /// Stores a checkpoint in the given places at once, atomically, once. What they held before is gone at the same moment.
     ///
     /// # Panics
-    /// If `slots` is empty or the state exceeds [`CHECKPOINT_STATE_BYTES_MAX`].
+    /// If `slots` is empty, the state exceeds [`CHECKPOINT_STATE_BYTES_MAX`], or the membership [`MEMBERSHIP_BYTES_MAX`].
     fn put_checkpoint(&self, slots: &[CheckpointSlot], checkpoint: Checkpoint, done: Completion);
 
     /// Moves a checkpoint, atomically: `from` is empty afterwards. If `from` is empty (or the same as `to`) nothing changes.

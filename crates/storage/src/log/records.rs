@@ -60,7 +60,10 @@ impl EntryRow {
 
     /// Term and index.
     pub const fn log_id(&self) -> LogId {
-        LogId { term: self.term, index: self.index }
+        LogId {
+            term: self.term,
+            index: self.index,
+        }
     }
 }
 

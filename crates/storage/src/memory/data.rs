@@ -32,8 +32,16 @@ pub(super) struct GroupData {
 
 impl GroupData {
     pub(super) fn state(&self) -> LogState {
-        let last = self.entries.values().next_back().map(Entry::log_id).or(self.last_purged);
-        LogState { last_purged: self.last_purged, last }
+        let last = self
+            .entries
+            .values()
+            .next_back()
+            .map(Entry::log_id)
+            .or(self.last_purged);
+        LogState {
+            last_purged: self.last_purged,
+            last,
+        }
     }
 
     pub(super) fn apply(&mut self, operation: Operation) {
@@ -50,7 +58,8 @@ impl GroupData {
                 }
             }
             Operation::PutCheckpoint(slots, checkpoint) => {
-                self.checkpoints.extend(slots.into_iter().map(|slot| (slot, checkpoint.clone())));
+                self.checkpoints
+                    .extend(slots.into_iter().map(|slot| (slot, checkpoint.clone())));
             }
             Operation::MoveCheckpoint(from, to) => {
                 if let Some(checkpoint) = self.checkpoints.remove(&from) {

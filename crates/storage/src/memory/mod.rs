@@ -79,7 +79,10 @@ struct Waiting {
 
 impl std::fmt::Debug for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("group", &self.group).field("change", &self.change).finish_non_exhaustive()
+        f.debug_struct("Waiting")
+            .field("group", &self.group)
+            .field("change", &self.change)
+            .finish_non_exhaustive()
     }
 }
 
@@ -97,12 +100,26 @@ impl MemoryStore {
     }
 
     fn with(durability: Durability, durable: BTreeMap<GroupId, GroupData>) -> Self {
-        let mut inner = Inner { durable, ..Inner::default() };
+        let mut inner = Inner {
+            durable,
+            ..Inner::default()
+        };
         for (group, data) in &inner.durable {
             inner.lives += 1;
-            inner.groups.insert(*group, Group { life: inner.lives, data: data.clone() });
+            inner.groups.insert(
+                *group,
+                Group {
+                    life: inner.lives,
+                    data: data.clone(),
+                },
+            );
         }
-        Self { shared: Arc::new(Shared { durability, inner: Mutex::new(inner) }) }
+        Self {
+            shared: Arc::new(Shared {
+                durability,
+                inner: Mutex::new(inner),
+            }),
+        }
     }
 
     /// Makes the oldest waiting operation durable and calls its completion. Says whether there was one.
@@ -174,7 +191,12 @@ impl Shared {
                         Change::Refused(StorageError::Deleted(log.group))
                     }
                 };
-                inner.waiting.push_back(Waiting { group: log.group, change, bytes, done });
+                inner.waiting.push_back(Waiting {
+                    group: log.group,
+                    change,
+                    bytes,
+                    done,
+                });
                 None
             }
         };
@@ -195,7 +217,12 @@ impl Shared {
         inner.completing = true;
         let mut completed = 0;
         while completed < limit {
-            let Some(Waiting { group, change, done, .. }) = inner.waiting.pop_front() else { break };
+            let Some(Waiting {
+                group, change, done, ..
+            }) = inner.waiting.pop_front()
+            else {
+                break;
+            };
             let result = match (change, inner.failed.clone()) {
                 (Change::Refused(error), _) | (_, Some(error)) => Err(error),
                 (Change::Group(operation), None) => {
@@ -226,7 +253,11 @@ impl MemoryLog {
 
     fn with_data<T>(&self, read: impl FnOnce(&GroupData) -> T) -> Option<T> {
         let inner = self.shared.inner.lock();
-        inner.groups.get(&self.group).filter(|group| group.life == self.life).map(|group| read(&group.data))
+        inner
+            .groups
+            .get(&self.group)
+            .filter(|group| group.life == self.life)
+            .map(|group| read(&group.data))
     }
 
     fn alive<T>(&self, found: Option<T>) -> Result<T, StorageError> {
@@ -345,11 +376,21 @@ impl NodeStore for MemoryStore {
             None => {
                 inner.lives += 1;
                 let life = inner.lives;
-                inner.groups.insert(group, Group { life, data: GroupData::default() });
+                inner.groups.insert(
+                    group,
+                    Group {
+                        life,
+                        data: GroupData::default(),
+                    },
+                );
                 life
             }
         };
-        Ok(MemoryLog { shared: self.shared.clone(), group, life })
+        Ok(MemoryLog {
+            shared: self.shared.clone(),
+            group,
+            life,
+        })
     }
 
     fn delete_group(&self, group: GroupId, done: Completion) {
@@ -361,7 +402,12 @@ impl NodeStore for MemoryStore {
                 if inner.failed.is_none() {
                     inner.groups.remove(&group);
                 }
-                inner.waiting.push_back(Waiting { group, change: Change::Delete, bytes: 0, done: Some(done) });
+                inner.waiting.push_back(Waiting {
+                    group,
+                    change: Change::Delete,
+                    bytes: 0,
+                    done: Some(done),
+                });
                 None
             }
         };
@@ -378,7 +424,13 @@ impl NodeStore for MemoryStore {
     }
 
     fn pending_bytes(&self) -> u64 {
-        self.shared.inner.lock().waiting.iter().map(|waiting| waiting.bytes).sum()
+        self.shared
+            .inner
+            .lock()
+            .waiting
+            .iter()
+            .map(|waiting| waiting.bytes)
+            .sum()
     }
 
     fn flush(&self, done: Completion) {
@@ -387,9 +439,17 @@ impl NodeStore for MemoryStore {
             if inner.closed {
                 Some(done)
             } else {
-                let change = inner.failed.clone().map_or(Change::Group(Operation::Nothing), Change::Refused);
+                let change = inner
+                    .failed
+                    .clone()
+                    .map_or(Change::Group(Operation::Nothing), Change::Refused);
                 // The metadata group's queue is the node's: there is only one order here.
-                inner.waiting.push_back(Waiting { group: GroupId::METADATA, change, bytes: 0, done: Some(done) });
+                inner.waiting.push_back(Waiting {
+                    group: GroupId::METADATA,
+                    change,
+                    bytes: 0,
+                    done: Some(done),
+                });
                 None
             }
         };

@@ -119,24 +119,15 @@ fn channel(machine: &Channel, model: &NaiveChannel, naive: &Naive) {
         model.holds.len() as u64,
         "unfinished"
     );
-    let back: Vec<(u64, (u16, Option<u64>, u64))> = machine
-        .exceptions()
-        .map(|(seq, back)| {
-            (
-                seq.get(),
-                (
-                    back.attempts.get(),
-                    back.not_before.map(LogTime::get),
-                    back.behind.get(),
-                ),
-            )
-        })
-        .collect();
-    assert_eq!(
-        back,
-        model.back.iter().map(|(seq, back)| (*seq, *back)).collect::<Vec<_>>(),
-        "exceptions"
-    );
+    assert_eq!(machine.exceptions().len(), model.back.len(), "number of exceptions");
+    for ((seq, found), (expected_seq, expected)) in machine.exceptions().zip(&model.back) {
+        let found = (
+            found.attempts.get(),
+            found.not_before.map(LogTime::get),
+            found.behind.get(),
+        );
+        assert_eq!((seq.get(), found), (*expected_seq, *expected), "exception");
+    }
     assert_eq!(machine.message_count(), model.received, "messages received");
     assert_eq!(machine.finish_count(), model.finished, "messages finished");
     assert_eq!(

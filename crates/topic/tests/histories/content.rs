@@ -17,7 +17,7 @@ pub(crate) struct Content {
 impl Content {
     pub(crate) fn random(dice: &mut Dice, naive: &Naive, serial: &mut u64) -> Self {
         let mut content = Self::default();
-        if dice.one_in(300) {
+        if dice.one_in(400) {
             content.events.push(Event::DeleteTopic);
             return content;
         }

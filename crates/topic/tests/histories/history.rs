@@ -84,7 +84,7 @@ impl History {
             census: Census::default(),
         };
         history.change_term();
-        for _ in 0..60 + history.dice.below(140) {
+        for _ in 0..80 + history.dice.below(220) {
             history.step();
         }
         while history.settle_one() {}
@@ -295,7 +295,7 @@ fn encode(batch: &NaiveBatch) -> Bytes {
 }
 
 fn new_message(message: &NaiveMessage) -> NewMessage {
-    let origin = (message.body.len() % 3 == 0).then(|| Origin {
+    let origin = message.body.len().is_multiple_of(3).then(|| Origin {
         node: NodeId::new(1),
         incarnation: NodeIncarnation::new(2),
         number: message.body.len() as u64,

@@ -4,6 +4,8 @@
 //! seeds in `tests/seeds.txt` run first, always. After a failure:
 //! `NSQUORUM_SEED=<seed> NSQUORUM_HISTORIES=1 cargo test -p nsquorum-topic --test histories`.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
 mod compare;
 mod content;
 mod dice;

@@ -71,7 +71,14 @@ fn a_truncation_comes_back_as_its_mode_says() {
     for (options, crash, expected) in [
         (ordered(), LOSE_ALL, &b"0123456789"[..]),
         (ordered(), KEEP_ALL, b"0123"),
-        (MountOptions { pending_ops_max: 0, ..ordered() }, LOSE_ALL, b"0123"),
+        (
+            MountOptions {
+                pending_ops_max: 0,
+                ..ordered()
+            },
+            LOSE_ALL,
+            b"0123",
+        ),
         (strict(), KEEP_ALL, b"0123456789"),
     ] {
         on(options, |bed| {
@@ -204,13 +211,19 @@ fn large_writes_and_reads_arrive_whole() {
 
 #[test]
 fn unsynced_bytes_are_bounded() {
-    on(MountOptions { dirty_bytes_max: 1 << 20, ..ordered() }, |bed| {
-        let file = bed.stored("f", b"");
-        for piece in 0..64 {
-            file.write_all_at(&[piece; 65_536], u64::from(piece) * 65_536).unwrap();
-            assert!(bed.fs().stats().unwrap().dirty_bytes <= 1 << 20);
-        }
-        bed.crash();
-        assert!(bed.read("f").len() >= 3 << 20);
-    });
+    on(
+        MountOptions {
+            dirty_bytes_max: 1 << 20,
+            ..ordered()
+        },
+        |bed| {
+            let file = bed.stored("f", b"");
+            for piece in 0..64 {
+                file.write_all_at(&[piece; 65_536], u64::from(piece) * 65_536).unwrap();
+                assert!(bed.fs().stats().unwrap().dirty_bytes <= 1 << 20);
+            }
+            bed.crash();
+            assert!(bed.read("f").len() >= 3 << 20);
+        },
+    );
 }

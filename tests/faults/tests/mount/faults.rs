@@ -58,6 +58,23 @@ fn a_failed_directory_sync_keeps_nothing() {
 }
 
 #[test]
+fn a_sync_that_lies_makes_nothing_durable() {
+    on(strict(), |bed| {
+        let file = bed.stored("1.log", b"durable");
+        bed.fs().fail(Fault::every(Call::Fsync, Action::Lie).on("*.log")).unwrap();
+        bed.fs().fail(Fault::every(Call::Fsyncdir, Action::Lie)).unwrap();
+        file.write_all_at(b"LOST", 0).unwrap();
+        file.sync_data().unwrap();
+        File::create(bed.path("2.log")).unwrap().sync_all().unwrap();
+        File::open(bed.path("")).unwrap().sync_all().unwrap();
+        assert_eq!(bed.read("1.log"), b"LOSTble");
+        bed.crash();
+        assert_eq!(bed.read("1.log"), b"durable");
+        assert!(!bed.exists("2.log"));
+    });
+}
+
+#[test]
 fn every_kind_of_call_can_fail_and_then_does_nothing() {
     on(ordered(), |bed| {
         let file = bed.stored("f", b"123");
@@ -77,12 +94,18 @@ fn every_kind_of_call_can_fail_and_then_does_nothing() {
             ),
             (Call::Rename, Box::new(|| fs::rename(bed.path("f"), bed.path("new")))),
             (Call::Link, Box::new(|| fs::hard_link(bed.path("f"), bed.path("new")))),
-            (Call::Symlink, Box::new(|| std::os::unix::fs::symlink("f", bed.path("new")))),
+            (
+                Call::Symlink,
+                Box::new(|| std::os::unix::fs::symlink("f", bed.path("new"))),
+            ),
             (Call::Unlink, Box::new(|| fs::remove_file(bed.path("f")))),
             (Call::Mkdir, Box::new(|| fs::create_dir(bed.path("new")))),
             (Call::Rmdir, Box::new(|| fs::remove_dir(bed.path("d")))),
             (Call::Opendir, Box::new(|| fs::read_dir(bed.path("d")).map(drop))),
-            (Call::Statfs, Box::new(|| Ok(rustix::fs::statvfs(bed.path("d")).map(drop)?))),
+            (
+                Call::Statfs,
+                Box::new(|| Ok(rustix::fs::statvfs(bed.path("d")).map(drop)?)),
+            ),
         ];
         assert_eq!(attempts.len(), Call::ALL.len());
         for (call, attempt) in attempts {
@@ -106,8 +129,20 @@ fn once_from_a_count_on_and_for_ever() {
             outcomes
         };
         assert_eq!(outcomes(Fault::nth(Call::Write, 2, EIO)), [true, false, true, true]);
-        assert_eq!(outcomes(Fault { after: 2, ..Fault::every(Call::Write, EIO) }), [true, true, false, false]);
-        assert_eq!(outcomes(Fault { times: Some(3), ..Fault::every(Call::Write, EIO) }), [false, false, false, true]);
+        assert_eq!(
+            outcomes(Fault {
+                after: 2,
+                ..Fault::every(Call::Write, EIO)
+            }),
+            [true, true, false, false]
+        );
+        assert_eq!(
+            outcomes(Fault {
+                times: Some(3),
+                ..Fault::every(Call::Write, EIO)
+            }),
+            [false, false, false, true]
+        );
         assert!(file.write_at(b"x", 0).is_ok());
     });
 }
@@ -116,11 +151,15 @@ fn once_from_a_count_on_and_for_ever() {
 fn a_slow_call_takes_its_time_and_holds_up_no_other() {
     on(ordered(), |bed| {
         let (slow, quick) = (bed.stored("slow", b""), bed.stored("quick", b""));
-        bed.fs().fail(Fault::nth(Call::Fsync, 1, Action::DelayMs(4000)).on("slow")).unwrap();
+        bed.fs()
+            .fail(Fault::nth(Call::Fsync, 1, Action::DelayMs(4000)).on("slow"))
+            .unwrap();
         let started = Instant::now();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| slow.sync_all().unwrap());
-            bed.fs().wait_until(|stats| stats.fired.values().sum::<u64>() == 1).unwrap();
+            bed.fs()
+                .wait_until(|stats| stats.fired.values().sum::<u64>() == 1)
+                .unwrap();
             quick.write_all_at(b"x", 0).unwrap();
             quick.sync_all().unwrap();
             assert!(!waiting.is_finished(), "the quick call came back first");

@@ -36,8 +36,9 @@ fn open_files_do_not_hinder_the_unmount() {
     });
 }
 
-/// Starts the daemon by hand, so that its process can be treated badly.
-fn daemon(bed: &Bed) -> std::process::Child {
+/// Starts the daemon by hand, so that its process can be treated badly. It ends when the second value is dropped, so
+/// that a test that fails leaves no mount behind.
+fn daemon(bed: &Bed) -> (std::process::Child, std::process::ChildStdin) {
     let directory = bed.directory.path();
     let mut child = Command::new(env!("CARGO_BIN_EXE_nsquorum-faultfs"))
         .arg("--backing")
@@ -46,15 +47,16 @@ fn daemon(bed: &Bed) -> std::process::Child {
         .arg(directory.join("mount"))
         .arg("--control")
         .arg(directory.join("control"))
-        .args(["--metadata", "strict"])
-        .stdin(Stdio::null())
+        .args(["--metadata", "strict", "--until-stdin-closes"])
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut line = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
     assert_eq!(line, "ready\n");
-    child
+    let lifeline = child.stdin.take().unwrap();
+    (child, lifeline)
 }
 
 #[test]
@@ -62,7 +64,7 @@ fn a_killed_daemon_is_a_crash_and_its_dead_mount_is_taken_over() {
     on(ordered(), |bed| {
         bed.fs.take().unwrap().unmount().unwrap();
         let mount = bed.directory.path().join("mount");
-        let mut child = daemon(bed);
+        let (mut child, _lifeline) = daemon(bed);
         fs::write(mount.join("f"), b"kept").unwrap();
         File::open(mount.join("f")).unwrap().sync_all().unwrap();
         sync_directory(&mount);
@@ -81,13 +83,31 @@ fn sigterm_is_a_clean_end() {
     on(ordered(), |bed| {
         bed.fs.take().unwrap().unmount().unwrap();
         let mount = bed.directory.path().join("mount");
-        let mut child = daemon(bed);
+        let (mut child, _lifeline) = daemon(bed);
         fs::write(mount.join("f"), b"never synced").unwrap();
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert!(child.wait().unwrap().success());
         assert_eq!(fs::read_dir(&mount).unwrap().count(), 0);
-        assert_eq!(fs::read(bed.directory.path().join("backing/f")).unwrap(), b"never synced");
+        assert_eq!(
+            fs::read(bed.directory.path().join("backing/f")).unwrap(),
+            b"never synced"
+        );
+    });
+}
+
+#[test]
+fn the_mount_ends_with_the_process_that_wanted_it() {
+    on(ordered(), |bed| {
+        bed.fs.take().unwrap().unmount().unwrap();
+        let (mut child, lifeline) = daemon(bed);
+        fs::write(bed.directory.path().join("mount/f"), b"never synced").unwrap();
+        drop(lifeline);
+        assert!(child.wait().unwrap().success());
+        assert_eq!(
+            fs::read(bed.directory.path().join("backing/f")).unwrap(),
+            b"never synced"
+        );
     });
 }
 
@@ -95,7 +115,7 @@ fn sigterm_is_a_clean_end() {
 fn a_request_that_makes_no_sense_is_answered() {
     on(ordered(), |bed| {
         bed.fs.take().unwrap().unmount().unwrap();
-        let mut child = daemon(bed);
+        let (mut child, _lifeline) = daemon(bed);
         let socket = bed.directory.path().join("control");
         let ask = |request: &str| {
             let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
@@ -106,7 +126,8 @@ fn a_request_that_makes_no_sense_is_answered() {
         };
         assert!(ask("nonsense").starts_with(r#"{"error":"not a request"#));
         assert!(ask(r#"{"cmd":"fail","fault":{"calls":["fly"],"action":"short"}}"#).starts_with(r#"{"error""#));
-        let fault = r#"{"cmd":"fail","fault":{"calls":["fsync"],"action":{"error":"EIO"},"path":"*.log","after":3,"times":1}}"#;
+        let fault =
+            r#"{"cmd":"fail","fault":{"calls":["fsync"],"action":{"error":"EIO"},"path":"*.log","after":3,"times":1}}"#;
         assert_eq!(ask(fault), "{\"ok\":{\"fault\":1}}\n");
         assert_eq!(ask(r#"{"cmd":"crash"}"#), "{\"ok\":{}}\n");
         assert_eq!(ask(r#"{"cmd":"space","free":10}"#), "{\"ok\":{}}\n");

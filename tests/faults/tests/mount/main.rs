@@ -1,10 +1,13 @@
 //! Every promise of the fault file system against a real mount.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![allow(clippy::print_stdout, reason = "a test that cannot run says why")]
 
 mod bytes;
 mod faults;
 mod history;
 mod lifetime;
 mod names;
+mod power;
 mod torn;
 
 use std::fs::{File, OpenOptions};
@@ -27,15 +30,27 @@ fn on(options: MountOptions, test: impl FnOnce(&mut Bed)) {
 }
 
 fn ordered() -> MountOptions {
-    MountOptions { daemon: Some(env!("CARGO_BIN_EXE_nsquorum-faultfs").into()), ..MountOptions::default() }
+    MountOptions {
+        daemon: Some(env!("CARGO_BIN_EXE_nsquorum-faultfs").into()),
+        ..MountOptions::default()
+    }
 }
 
 fn strict() -> MountOptions {
-    MountOptions { metadata: Metadata::Strict, ..ordered() }
+    MountOptions {
+        metadata: Metadata::Strict,
+        ..ordered()
+    }
 }
 
-const LOSE_ALL: CrashOptions = CrashOptions { keep: KeepOps::None, stay_down: false };
-const KEEP_ALL: CrashOptions = CrashOptions { keep: KeepOps::All, stay_down: false };
+const LOSE_ALL: CrashOptions = CrashOptions {
+    keep: KeepOps::None,
+    stay_down: false,
+};
+const KEEP_ALL: CrashOptions = CrashOptions {
+    keep: KeepOps::All,
+    stay_down: false,
+};
 
 impl Bed {
     fn new(options: MountOptions) -> Option<Self> {
@@ -54,7 +69,10 @@ impl Bed {
 
     fn mount(&mut self, options: MountOptions) {
         assert!(self.fs.is_none());
-        let (backing, mount) = (self.directory.path().join("backing"), self.directory.path().join("mount"));
+        let (backing, mount) = (
+            self.directory.path().join("backing"),
+            self.directory.path().join("mount"),
+        );
         self.fs = Some(FaultFs::mount_with(&backing, &mount, &options).unwrap());
     }
 
@@ -74,7 +92,13 @@ impl Bed {
     fn stored(&self, name: &str, data: &[u8]) -> File {
         use std::os::unix::fs::FileExt;
         let path = self.path(name);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .unwrap();
         file.write_all_at(data, 0).unwrap();
         file.sync_all().unwrap();
         sync_directory(path.parent().unwrap());

@@ -25,19 +25,32 @@ fn ordered_fsync_of_a_file_keeps_its_name_and_all_before() {
 fn ordered_loses_a_suffix_of_the_last_few_changes() {
     let mut kept = std::collections::BTreeSet::new();
     for seed in 0..24 {
-        on(MountOptions { pending_ops_max: 4, seed, ..ordered() }, |bed| {
-            for number in 0..10 {
-                File::create(bed.path(&number.to_string())).unwrap();
-            }
-            assert_eq!(bed.fs().stats().unwrap().pending_ops, 4);
-            bed.crash();
-            let names = bed.names("");
-            assert!((6..=10).contains(&names.len()), "{names:?}");
-            assert_eq!(names, (0..names.len()).map(|number| number.to_string()).collect::<Vec<_>>());
-            kept.insert(names.len());
-        });
+        on(
+            MountOptions {
+                pending_ops_max: 4,
+                seed,
+                ..ordered()
+            },
+            |bed| {
+                for number in 0..10 {
+                    File::create(bed.path(&number.to_string())).unwrap();
+                }
+                assert_eq!(bed.fs().stats().unwrap().pending_ops, 4);
+                bed.crash();
+                let names = bed.names("");
+                assert!((6..=10).contains(&names.len()), "{names:?}");
+                assert_eq!(
+                    names,
+                    (0..names.len()).map(|number| number.to_string()).collect::<Vec<_>>()
+                );
+                kept.insert(names.len());
+            },
+        );
     }
-    assert!(kept.is_empty() || kept.len() > 2, "crashes of different seeds lose different changes: {kept:?}");
+    assert!(
+        kept.is_empty() || kept.len() > 2,
+        "crashes of different seeds lose different changes: {kept:?}"
+    );
 }
 
 #[test]
@@ -118,7 +131,10 @@ fn hard_links_share_one_inode_and_its_unsynced_bytes() {
             let by_b = fs::OpenOptions::new().write(true).open(bed.path("b")).unwrap();
             by_b.write_all_at(b"2", 1).unwrap();
             assert_eq!(bed.read("a"), b"12");
-            let (a, b) = (fs::metadata(bed.path("a")).unwrap(), fs::metadata(bed.path("b")).unwrap());
+            let (a, b) = (
+                fs::metadata(bed.path("a")).unwrap(),
+                fs::metadata(bed.path("b")).unwrap(),
+            );
             assert_eq!((a.ino(), a.nlink(), b.nlink()), (b.ino(), 2, 2));
             File::open(bed.path("a")).unwrap().sync_all().unwrap();
             sync_directory(bed.fs().path());
@@ -127,7 +143,10 @@ fn hard_links_share_one_inode_and_its_unsynced_bytes() {
             bed.fs().crash_with(LOSE_ALL).unwrap();
             assert_eq!(bed.names(""), ["a", "b"]);
             assert_eq!((bed.read("a"), bed.read("b")), (b"12".to_vec(), b"12".to_vec()));
-            let (a, b) = (fs::metadata(bed.path("a")).unwrap(), fs::metadata(bed.path("b")).unwrap());
+            let (a, b) = (
+                fs::metadata(bed.path("a")).unwrap(),
+                fs::metadata(bed.path("b")).unwrap(),
+            );
             assert_eq!((a.ino(), a.nlink()), (b.ino(), 2));
         });
     }
@@ -222,7 +241,10 @@ fn directories_move_with_what_is_in_them() {
             bed.crash();
             assert_eq!(bed.names(""), ["final"]);
             assert_eq!(bed.names("final"), ["f", "g"]);
-            assert_eq!((bed.read("final/f"), bed.read("final/g")), (b"x".to_vec(), b"y".to_vec()));
+            assert_eq!(
+                (bed.read("final/f"), bed.read("final/g")),
+                (b"x".to_vec(), b"y".to_vec())
+            );
             fs::remove_dir_all(bed.path("final")).unwrap();
             sync_directory(bed.fs().path());
             bed.crash();
@@ -281,7 +303,9 @@ fn symbolic_links_modes_and_times() {
 #[test]
 fn many_names_are_listed_once_each() {
     on(ordered(), |bed| {
-        let mut expected: Vec<String> = (0..3000).map(|number| format!("a-rather-long-name-{number:05}")).collect();
+        let mut expected: Vec<String> = (0..3000)
+            .map(|number| format!("a-rather-long-name-{number:05}"))
+            .collect();
         for name in &expected {
             File::create(bed.path(name)).unwrap();
         }

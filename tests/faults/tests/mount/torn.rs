@@ -6,7 +6,11 @@ use std::os::unix::fs::FileExt;
 use super::*;
 
 fn torn(seed: u64) -> MountOptions {
-    MountOptions { torn: true, seed, ..ordered() }
+    MountOptions {
+        torn: true,
+        seed,
+        ..ordered()
+    }
 }
 
 fn length_after_a_torn_crash(seed: u64) -> Option<usize> {
@@ -30,7 +34,10 @@ fn a_prefix_in_bytes_stays_and_the_seed_decides() {
     assert_eq!(lengths, again);
     let distinct: BTreeSet<usize> = lengths.iter().flatten().copied().collect();
     assert!(lengths[0].is_none() || distinct.len() > 4, "{distinct:?}");
-    assert!(distinct.is_empty() || distinct.iter().any(|length| length % 10 != 7), "some cut is inside a write");
+    assert!(
+        distinct.is_empty() || distinct.iter().any(|length| length % 10 != 7),
+        "some cut is inside a write"
+    );
 }
 
 #[test]

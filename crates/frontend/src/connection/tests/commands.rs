@@ -27,7 +27,10 @@ fn before_the_magic_there_are_no_deadlines() {
     script.advance(Duration::from_secs(3600));
     assert_eq!((script.take_frames(), script.machine.ended()), (vec![], None));
     script.send(MAGIC_V2);
-    assert_eq!(script.machine.next_deadline(), Some(script.now + Duration::from_secs(30)));
+    assert_eq!(
+        script.machine.next_deadline(),
+        Some(script.now + Duration::from_secs(30))
+    );
 }
 
 #[test]
@@ -55,11 +58,18 @@ fn everything_at_once_is_the_same_as_byte_by_byte() {
 fn identify_changes_who_the_client_is() {
     let mut script = Script::open();
     assert_eq!(script.record.view().client.client_id, "10.0.0.1");
-    let json = "{\"client_id\":\"id\",\"hostname\":\"h\",\"user_agent\":\"a\",\"sample_rate\":7,\"topology_zone\":\"z\"}";
+    let json =
+        "{\"client_id\":\"id\",\"hostname\":\"h\",\"user_agent\":\"a\",\"sample_rate\":7,\"topology_zone\":\"z\"}";
     script.send(&identify(json));
     assert_eq!(script.take_frames(), [ok()]);
     let client = script.record.view().client;
-    let seen = (&*client.client_id, &*client.hostname, &*client.user_agent, client.sample_rate, &*client.topology_zone);
+    let seen = (
+        &*client.client_id,
+        &*client.hostname,
+        &*client.user_agent,
+        client.sample_rate,
+        &*client.topology_zone,
+    );
     assert_eq!(seen, ("id", "h", "a", 7, "z"));
 }
 
@@ -83,7 +93,11 @@ fn auth_is_disabled() {
 fn sub_waits_for_the_broker_and_what_follows_waits_for_sub() {
     let mut script = Script::open();
     let request = script.send(b"SUB t c\nRDY 5\n").expect("a request");
-    let expected = Request::Subscribe { topic: topic(), channel: channel(), msg_timeout: Duration::from_secs(60) };
+    let expected = Request::Subscribe {
+        topic: topic(),
+        channel: channel(),
+        msg_timeout: Duration::from_secs(60),
+    };
     assert_eq!(request, expected);
     assert_eq!(script.next(), None);
     assert!(!script.machine.wants_input());
@@ -126,7 +140,10 @@ fn sub_uses_the_first_identifys_message_timeout() {
     script.send(&identify("{\"msg_timeout\":9000}"));
     let request = script.send(b"SUB t c\n");
     let expected = Duration::from_secs(2);
-    assert!(matches!(request, Some(Request::Subscribe { msg_timeout, .. }) if msg_timeout == expected), "{request:?}");
+    assert!(
+        matches!(request, Some(Request::Subscribe { msg_timeout, .. }) if msg_timeout == expected),
+        "{request:?}"
+    );
 }
 
 #[test]
@@ -147,5 +164,8 @@ fn an_end_within_a_body_is_answered_an_end_between_commands_is_not() {
     let mut script = Script::open();
     script.send(b"NOP\n");
     script.end_input();
-    assert_eq!((script.take_frames(), script.machine.ended()), (vec![], Some(End::Close)));
+    assert_eq!(
+        (script.take_frames(), script.machine.ended()),
+        (vec![], Some(End::Close))
+    );
 }

@@ -6,7 +6,10 @@ use crate::config::Corruption;
 
 fn outcomes(script: &mut Script) -> Vec<(u64, LeaseOutcome)> {
     let events = script.machine.take_to_leader().events;
-    events.iter().map(|event| (event.token.seq.get(), event.outcome)).collect()
+    events
+        .iter()
+        .map(|event| (event.token.seq.get(), event.outcome))
+        .collect()
 }
 
 fn seqs(frames: &[Frame]) -> Vec<u64> {
@@ -23,7 +26,14 @@ fn a_delivery_becomes_a_message_frame() {
     let event = SubscriptionEvent::Deliver(delivery(0x2a, 3, b"body"));
     script.machine.subscription_event(event).expect("intact");
     match &script.take_frames()[..] {
-        [Frame::Message { timestamp_ns, attempts, id, body }] => {
+        [
+            Frame::Message {
+                timestamp_ns,
+                attempts,
+                id,
+                body,
+            },
+        ] => {
             assert_eq!((*timestamp_ns, *attempts, &body[..]), (77, 3, &b"body"[..]));
             assert_eq!(id.to_string(), "000000000000002a");
         }
@@ -40,7 +50,10 @@ fn fin_req_and_touch_act_on_the_lease() {
     assert_eq!(seqs(&script.take_frames()), [1, 2, 3]);
     script.send(b"FIN 0000000000000001\nREQ 0000000000000002 1500\nTOUCH 0000000000000003\n");
     assert_eq!(script.take_frames(), []);
-    let expected = [(1, LeaseOutcome::Finished), (2, LeaseOutcome::Requeued { delay_ms: 1500 })];
+    let expected = [
+        (1, LeaseOutcome::Finished),
+        (2, LeaseOutcome::Requeued { delay_ms: 1500 }),
+    ];
     assert_eq!(outcomes(&mut script), expected);
 }
 
@@ -51,7 +64,12 @@ fn what_is_not_held_gets_one_of_two_texts_in_order() {
     assert_eq!(script.machine.awaited(), Awaited::InFlight(Seq::new(1)));
     assert_eq!(script.take_frames(), []);
     script.machine.answered_in_flight(true, script.now);
-    assert_eq!(script.take_frames(), [error("E_FIN_FAILED FIN 0000000000000001 failed client does not own message")]);
+    assert_eq!(
+        script.take_frames(),
+        [error(
+            "E_FIN_FAILED FIN 0000000000000001 failed client does not own message"
+        )]
+    );
     assert_eq!(script.machine.awaited(), Awaited::InFlight(Seq::new(2)));
     script.machine.answered_in_flight(false, script.now);
     let expected = [
@@ -100,7 +118,10 @@ fn deliveries_beyond_a_lowered_rdy_go_back() {
 
     script.send(b"CLS\n");
     script.deliver(3, b"x");
-    assert_eq!(script.take_frames(), [Frame::Response(Bytes::from_static(frame::CLOSE_WAIT))]);
+    assert_eq!(
+        script.take_frames(),
+        [Frame::Response(Bytes::from_static(frame::CLOSE_WAIT))]
+    );
     assert_eq!(outcomes(&mut script), [(3, LeaseOutcome::Returned)]);
     assert_eq!(script.record.view().state.number(), 4);
 }
@@ -148,11 +169,17 @@ fn what_was_not_written_goes_back_without_an_attempt_and_the_rest_runs_out() {
     // The first message and one byte of the second.
     script.write(34 + 10 + 1);
     let (events, leases) = script.machine.end_consumer().expect("a consumer");
-    let returned: Vec<_> = events.iter().map(|event| (event.token.seq.get(), event.outcome)).collect();
+    let returned: Vec<_> = events
+        .iter()
+        .map(|event| (event.token.seq.get(), event.outcome))
+        .collect();
     assert_eq!(returned, [(3, LeaseOutcome::Returned)]);
     let mut leases = leases;
     let lost = leases.expire(script.now + Duration::from_secs(60));
-    assert_eq!(lost.iter().map(|event| event.token.seq.get()).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(
+        lost.iter().map(|event| event.token.seq.get()).collect::<Vec<_>>(),
+        [1, 2]
+    );
 }
 
 #[test]
@@ -161,7 +188,10 @@ fn an_emptied_channel_takes_written_and_unwritten() {
     script.deliver(1, b"x");
     script.write(usize::MAX);
     script.deliver(2, b"x");
-    script.machine.subscription_event(SubscriptionEvent::Emptied).expect("nothing to check");
+    script
+        .machine
+        .subscription_event(SubscriptionEvent::Emptied)
+        .expect("nothing to check");
     assert_eq!(seqs(&script.take_frames()), [1, 2]);
     script.send(b"FIN 0000000000000001\nFIN 0000000000000002\n");
     assert_eq!(script.machine.awaited(), Awaited::InFlight(Seq::new(1)));
@@ -177,7 +207,14 @@ fn a_damaged_body_is_never_written() {
     let mut damaged = delivery(9, 1, b"body");
     damaged.crc32c ^= 1;
     let result = script.machine.subscription_event(SubscriptionEvent::Deliver(damaged));
-    assert_eq!(result, Err(Corruption { topic: topic(), channel: channel(), seq: Seq::new(9) }));
+    assert_eq!(
+        result,
+        Err(Corruption {
+            topic: topic(),
+            channel: channel(),
+            seq: Seq::new(9)
+        })
+    );
     assert_eq!(script.take_frames(), []);
 }
 

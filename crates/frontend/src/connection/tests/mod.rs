@@ -11,9 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use nsquorum_broker::{ClientDescription, Delivery, DeliveryToken, SubscriptionEvent};
 use nsquorum_environment::{Monotonic, SeededRandom, WallTime};
-use nsquorum_protocol::{
-    ChannelName, Frame, FrameDecoder, Limits, MAGIC_V2, ServerFeatures, TopicName, encode, frame,
-};
+use nsquorum_protocol::{ChannelName, Frame, FrameDecoder, Limits, MAGIC_V2, ServerFeatures, TopicName, encode, frame};
 use nsquorum_topic::{Attempts, ChannelIncarnation, LogTime, Seq, Term};
 
 use super::machine::{End, Machine, MachineParts, Now, Request};
@@ -104,7 +102,10 @@ impl Script {
     }
 
     pub(super) fn times(&self) -> Now {
-        Now { monotonic: self.now, wall: WALL }
+        Now {
+            monotonic: self.now,
+            wall: WALL,
+        }
     }
 
     /// The client sends bytes; returns what the machine asks for next.
@@ -172,7 +173,9 @@ impl Script {
     }
 
     pub(super) fn deliver(&mut self, seq: u64, body: &'static [u8]) {
-        self.machine.subscription_event(SubscriptionEvent::Deliver(delivery(seq, 1, body))).expect("intact");
+        self.machine
+            .subscription_event(SubscriptionEvent::Deliver(delivery(seq, 1, body)))
+            .expect("intact");
     }
 
     #[track_caller]

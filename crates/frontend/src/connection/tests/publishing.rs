@@ -79,7 +79,11 @@ fn a_failed_publish_ends_the_connection_and_no_later_one_is_answered() {
     let text = "E_MPUB_FAILED MPUB failed disk space is below the watermark";
     assert_eq!(script.take_frames(), [ok(), error(text)]);
     assert_eq!(script.machine.ended(), Some(End::Linger));
-    assert_eq!(script.record.view().published[&topic()], 1, "only what was answered OK is counted");
+    assert_eq!(
+        script.record.view().published[&topic()],
+        1,
+        "only what was answered OK is counted"
+    );
 }
 
 #[test]
@@ -174,6 +178,9 @@ fn identify_after_publishes_is_answered_after_them() {
     let bytes = [publish(b"a"), identify("{}"), publish(b"b")].concat();
     assert_eq!(script.send_publishes(&bytes), 1);
     script.machine.published(Ok(()), script.now);
-    assert!(script.next().is_some(), "IDENTIFY is executed and the next publish requested");
+    assert!(
+        script.next().is_some(),
+        "IDENTIFY is executed and the next publish requested"
+    );
     assert_eq!(script.take_frames(), [ok(), ok()]);
 }

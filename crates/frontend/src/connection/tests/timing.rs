@@ -14,7 +14,10 @@ fn a_silent_client_gets_one_heartbeat_and_is_closed_without_a_word() {
     let mut script = with_heartbeats(1000);
     assert_eq!(script.machine.next_deadline(), Some(script.now + SECOND));
     script.advance(SECOND);
-    assert_eq!((script.take_frames(), script.machine.ended()), (vec![heartbeat()], None));
+    assert_eq!(
+        (script.take_frames(), script.machine.ended()),
+        (vec![heartbeat()], None)
+    );
     script.advance(SECOND - Duration::from_millis(1));
     assert_eq!(script.machine.ended(), None);
     script.advance(Duration::from_millis(1));
@@ -64,7 +67,10 @@ fn heartbeats_go_on_while_a_publish_waits_for_admission() {
     assert!(script.send(&publish(b"a")).is_some());
     for _ in 0..5 {
         script.advance(SECOND);
-        assert_eq!((script.take_frames(), script.machine.ended()), (vec![heartbeat()], None));
+        assert_eq!(
+            (script.take_frames(), script.machine.ended()),
+            (vec![heartbeat()], None)
+        );
     }
 }
 

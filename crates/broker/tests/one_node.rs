@@ -1,0 +1,414 @@
+//! The whole path above the disk: broker, consensus and topics over the store in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nsquorum_broker::{
+    AdminAction, AdminError, Broker, BrokerConfig, ClientDescription, Delivery, LeaseTable, PublishError,
+    SubscribeError, Subscription, SubscriptionEvent, SubscriptionOptions, TopicStats,
+};
+use nsquorum_consensus::{ClusterOfOne, ConsensusOptions, NodeIdentity};
+use nsquorum_environment::{Environment, WallTime};
+use nsquorum_protocol::{ChannelName, TopicName};
+use nsquorum_storage::{Durability, MemoryStore, SpaceState};
+use nsquorum_topic::{LogTime, NewMessage, NodeId, NodeIncarnation, Seq};
+use parking_lot::Mutex;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Node {
+    broker: Broker,
+    cluster: Arc<ClusterOfOne>,
+    space: Arc<Mutex<SpaceState>>,
+}
+
+impl Node {
+    async fn start(store: &MemoryStore, incarnation: u64) -> Self {
+        let environment = Environment::system();
+        let space = Arc::new(Mutex::new(SpaceState::Ok));
+        let broker = Broker::new(BrokerConfig {
+            environment: environment.clone(),
+            publish_bytes_max: 64 << 20,
+            tail_bytes_max: 64 << 20,
+            space: {
+                let space = Arc::clone(&space);
+                Arc::new(move || *space.lock())
+            },
+        });
+        let options = ConsensusOptions {
+            store: store.clone(),
+            environment,
+            identity: NodeIdentity { node: NodeId::new(1), incarnation: NodeIncarnation::new(incarnation) },
+            checkpoint_bytes: 1 << 20,
+        };
+        let cluster = ClusterOfOne::start(options, Arc::new(broker.clone())).await.expect("a node starts");
+        let cluster = Arc::new(cluster);
+        broker.connect(cluster.clone());
+        Self { broker, cluster, space }
+    }
+
+    async fn publish(&self, bodies: &[&str]) {
+        self.try_publish(bodies, 0).await.expect("published");
+    }
+
+    async fn try_publish(&self, bodies: &[&str], defer_ms: u32) -> Result<(), PublishError> {
+        let messages = bodies.iter().map(|body| message(body, defer_ms)).collect();
+        within(self.broker.publish(&topic(), messages, None)).await
+    }
+
+    async fn subscribe(&self, channel: &str, ready: u32) -> Consumer {
+        self.subscribe_with_timeout(channel, ready, PATIENCE).await
+    }
+
+    async fn subscribe_with_timeout(&self, channel: &str, ready: u32, msg_timeout: Duration) -> Consumer {
+        let client = Arc::new(ClientDescription {
+            client_id: "test".into(),
+            hostname: "test".into(),
+            user_agent: "test".into(),
+            remote_address: "127.0.0.1:1".into(),
+            connected_at: WallTime::from_nanos(0),
+            sample_rate: 0,
+            topology_zone: String::new(),
+            topology_region: String::new(),
+        });
+        let options = SubscriptionOptions { client, msg_timeout };
+        let subscription =
+            within(self.broker.subscribe(&topic(), &name(channel), options)).await.expect("subscribed");
+        subscription.handle.ready(ready);
+        Consumer {
+            subscription,
+            leases: LeaseTable::new(msg_timeout, PATIENCE),
+            clock: self.broker.environment().clone(),
+        }
+    }
+
+    async fn stats(&self) -> TopicStats {
+        within(self.broker.stats(Some(&topic()), None)).await.pop().expect("the topic exists")
+    }
+
+    async fn administer(&self, action: AdminAction) -> Result<(), AdminError> {
+        within(self.broker.administer(&topic(), action)).await
+    }
+
+    async fn wait_for_stats(&self, holds: impl Fn(&TopicStats) -> bool) -> TopicStats {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let stats = self.stats().await;
+            if holds(&stats) {
+                return stats;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "in vain: {stats:?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+struct Consumer {
+    subscription: Subscription,
+    leases: LeaseTable,
+    clock: Environment,
+}
+
+impl Consumer {
+    async fn receive(&mut self) -> Delivery {
+        match within(self.subscription.deliveries.next()).await.expect("the channel exists") {
+            SubscriptionEvent::Deliver(delivery) => {
+                self.leases.delivered(&delivery, self.clock.clock.now());
+                delivery
+            }
+            SubscriptionEvent::Emptied => panic!("emptied"),
+        }
+    }
+
+    fn finish(&mut self, delivery: &Delivery) {
+        let event = self.leases.finish(delivery.token.seq).expect("held");
+        self.subscription.handle.events(vec![event]);
+    }
+
+    fn requeue(&mut self, delivery: &Delivery, delay_ms: u32) {
+        let event = self.leases.requeue(delivery.token.seq, delay_ms).expect("held");
+        self.subscription.handle.events(vec![event]);
+    }
+
+    async fn take(&mut self, count: usize) -> Vec<(u64, u16, String)> {
+        let mut seen = Vec::new();
+        for _ in 0..count {
+            let delivery = self.receive().await;
+            seen.push(summary(&delivery));
+            self.finish(&delivery);
+        }
+        seen
+    }
+
+    fn disconnect(self) {
+        self.subscription.handle.disconnect(self.leases.disconnect());
+    }
+}
+
+fn summary(delivery: &Delivery) -> (u64, u16, String) {
+    let body = String::from_utf8(delivery.body.to_vec()).expect("text");
+    (delivery.token.seq.get(), delivery.token.attempts.get(), body)
+}
+
+fn message(body: &str, defer_ms: u32) -> NewMessage {
+    let mut message = NewMessage::new(Bytes::copy_from_slice(body.as_bytes()), LogTime::new(1));
+    message.defer_ms = defer_ms;
+    message
+}
+
+fn topic() -> TopicName {
+    TopicName::try_from("invoices").expect("valid")
+}
+
+fn name(channel: &str) -> ChannelName {
+    ChannelName::try_from(channel).expect("valid")
+}
+
+async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("in time")
+}
+
+fn store() -> MemoryStore {
+    MemoryStore::new(Durability::Immediate)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_reach_every_channel_once_and_in_order() {
+    let node = Node::start(&store(), 1).await;
+    let mut ledger = node.subscribe("ledger", 10).await;
+    let mut archive = node.subscribe("archive", 10).await;
+    node.publish(&["a"]).await;
+    node.publish(&["b", "c"]).await;
+    let expected = vec![(1, 1, "a".to_owned()), (2, 1, "b".to_owned()), (3, 1, "c".to_owned())];
+    assert_eq!(ledger.take(3).await, expected);
+    assert_eq!(archive.take(3).await, expected);
+    let stats = node.wait_for_stats(|stats| stats.channels.iter().all(|c| c.in_flight_count == 0)).await;
+    assert!(stats.channels.iter().all(|channel| channel.depth == 0 && channel.message_count == 3), "{stats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_channel_gets_what_accumulated_and_a_later_one_does_not() {
+    let node = Node::start(&store(), 1).await;
+    node.publish(&["a", "b"]).await;
+    assert_eq!(node.stats().await.depth, 2);
+    let mut first = node.subscribe("first", 10).await;
+    assert_eq!(first.take(2).await.len(), 2);
+    let mut second = node.subscribe("second", 10).await;
+    node.publish(&["c"]).await;
+    assert_eq!(second.take(1).await, [(3, 1, "c".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ready_is_a_ceiling_and_not_a_credit() {
+    let node = Node::start(&store(), 1).await;
+    let mut consumer = node.subscribe("c", 1).await;
+    node.publish(&["a", "b", "c"]).await;
+    let first = consumer.receive().await;
+    let stats = node.stats().await;
+    assert_eq!((stats.channels[0].in_flight_count, stats.channels[0].depth), (1, 2));
+    consumer.finish(&first);
+    assert_eq!(consumer.receive().await.token.seq, Seq::new(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_requeued_message_goes_to_the_tail_with_one_attempt_more() {
+    let node = Node::start(&store(), 1).await;
+    let mut consumer = node.subscribe("c", 1).await;
+    node.publish(&["0", "1", "2"]).await;
+    let first = consumer.receive().await;
+    consumer.requeue(&first, 0);
+    let seen = consumer.take(3).await;
+    let expected = [(2, 1, "1".to_owned()), (3, 1, "2".to_owned()), (1, 2, "0".to_owned())];
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deferred_messages_come_at_their_time_and_not_before() {
+    let node = Node::start(&store(), 1).await;
+    let mut consumer = node.subscribe("c", 10).await;
+    let start = tokio::time::Instant::now();
+    node.try_publish(&["later"], 300).await.expect("published");
+    node.publish(&["now"]).await;
+    assert_eq!(consumer.take(1).await, [(2, 1, "now".to_owned())]);
+    assert_eq!(node.stats().await.channels[0].deferred_count, 1);
+    assert_eq!(consumer.take(1).await, [(1, 1, "later".to_owned())]);
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    node.publish(&["again"]).await;
+    let delivery = consumer.receive().await;
+    let requeued = tokio::time::Instant::now();
+    consumer.requeue(&delivery, 200);
+    assert_eq!(consumer.take(1).await, [(3, 2, "again".to_owned())]);
+    assert!(requeued.elapsed() >= Duration::from_millis(200));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_lost_consumer_held_comes_back_at_its_deadline_and_the_rest_at_once() {
+    let node = Node::start(&store(), 1).await;
+    let mut lost = node.subscribe_with_timeout("c", 2, Duration::from_millis(200)).await;
+    node.publish(&["written", "unwritten"]).await;
+    assert_eq!(lost.receive().await.token.seq, Seq::new(1));
+    node.wait_for_stats(|stats| stats.channels[0].in_flight_count == 2).await;
+    lost.disconnect();
+    let mut other = node.subscribe("c", 10).await;
+    assert_eq!(other.take(1).await, [(2, 1, "unwritten".to_owned())], "never written: no attempt is counted");
+    assert_eq!(other.take(1).await, [(1, 2, "written".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pause_empty_and_delete_do_what_they_say() {
+    let node = Node::start(&store(), 1).await;
+    let mut consumer = node.subscribe("c", 10).await;
+    node.administer(AdminAction::PauseChannel(name("c"))).await.expect("paused");
+    node.publish(&["a", "b"]).await;
+    node.wait_for_stats(|stats| stats.channels[0].depth == 2 && stats.channels[0].paused).await;
+    node.administer(AdminAction::EmptyChannel(name("c"))).await.expect("emptied");
+    node.administer(AdminAction::UnpauseChannel(name("c"))).await.expect("unpaused");
+    node.publish(&["c"]).await;
+    loop {
+        match within(consumer.subscription.deliveries.next()).await {
+            Some(SubscriptionEvent::Emptied) => {}
+            Some(SubscriptionEvent::Deliver(delivery)) => {
+                assert_eq!(delivery.token.seq, Seq::new(3));
+                break;
+            }
+            None => panic!("closed"),
+        }
+    }
+    node.administer(AdminAction::DeleteChannel(name("c"))).await.expect("deleted");
+    assert!(within(consumer.subscription.deliveries.next()).await.is_none(), "its consumers are closed");
+    let missing = node.administer(AdminAction::PauseChannel(name("c"))).await;
+    assert_eq!(missing, Err(AdminError::ChannelNotFound));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_topic_comes_back_with_higher_numbers() {
+    let node = Node::start(&store(), 1).await;
+    let mut consumer = node.subscribe("c", 10).await;
+    node.publish(&["a", "b"]).await;
+    assert_eq!(consumer.take(2).await.len(), 2);
+    node.administer(AdminAction::DeleteTopic).await.expect("deleted");
+    assert!(node.broker.topics().is_empty());
+    assert!(within(consumer.subscription.deliveries.next()).await.is_none());
+    node.publish(&["c"]).await;
+    let mut consumer = node.subscribe("c", 10).await;
+    assert_eq!(consumer.take(1).await, [(3, 1, "c".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_keeps_messages_channels_attempts_and_finished_numbers() {
+    let store = store();
+    let node = Node::start(&store, 1).await;
+    let mut consumer = node.subscribe("c", 10).await;
+    node.publish(&["a", "b", "c", "d"]).await;
+    node.try_publish(&["e"], 100).await.expect("published");
+    let first = consumer.receive().await;
+    let second = consumer.receive().await;
+    consumer.finish(&second);
+    consumer.requeue(&first, 0);
+    node.wait_for_stats(|stats| stats.channels[0].requeue_count == 1 && stats.channels[0].in_flight_count > 0).await;
+    // The FIN waits for company at most some milliseconds; the publish takes it along.
+    node.publish(&["f"]).await;
+    node.cluster.stop().await;
+    let node = Node::start(&store, 2).await;
+    let mut consumer = node.subscribe("c", 10).await;
+    let mut seen = consumer.take(5).await;
+    seen.sort();
+    let expected: Vec<(u64, u16, String)> =
+        [(1, 2, "a"), (3, 1, "c"), (4, 1, "d"), (5, 1, "e"), (6, 1, "f")].map(|(s, a, b)| (s, a, b.to_owned())).into();
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_far_behind_reads_the_log() {
+    let store = store();
+    let node = Node::start(&store, 1).await;
+    let mut keeps = node.subscribe("keeps", 2500).await;
+    let mut lags = node.subscribe("lags", 0).await;
+    let body = "x".repeat(10_000);
+    // More than the memory window of a topic.
+    for _ in 0..100 {
+        let bodies: Vec<&str> = (0..10).map(|_| body.as_str()).collect();
+        node.publish(&bodies).await;
+        assert_eq!(keeps.take(10).await.len(), 10);
+    }
+    lags.subscription.handle.ready(7);
+    let seen = lags.take(1000).await;
+    let seqs: Vec<u64> = seen.iter().map(|(seq, _, _)| *seq).collect();
+    assert_eq!(seqs, (1..=1000).collect::<Vec<_>>());
+    assert!(seen.iter().all(|(_, attempts, _)| *attempts == 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn below_the_watermark_publishes_are_refused_and_deliveries_go_on() {
+    let node = Node::start(&store(), 1).await;
+    let mut consumer = node.subscribe("c", 0).await;
+    node.publish(&["a"]).await;
+    *node.space.lock() = SpaceState::RefusePublishes;
+    assert_eq!(node.try_publish(&["b"], 0).await, Err(PublishError::DiskFull));
+    consumer.subscription.handle.ready(1);
+    assert_eq!(consumer.take(1).await.len(), 1);
+    *node.space.lock() = SpaceState::Ok;
+    node.publish(&["c"]).await;
+    assert_eq!(consumer.take(1).await, [(2, 1, "c".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ephemeral_channel_goes_with_its_last_consumer() {
+    let node = Node::start(&store(), 1).await;
+    let consumer = node.subscribe("tail#ephemeral", 1).await;
+    assert_eq!(node.stats().await.channels.len(), 1);
+    consumer.disconnect();
+    node.wait_for_stats(|stats| stats.channels.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_publishers_and_many_topics_at_once() {
+    let node = Arc::new(Node::start(&store(), 1).await);
+    let mut tasks = Vec::new();
+    for task in 0..50 {
+        let node = Arc::clone(&node);
+        tasks.push(tokio::spawn(async move {
+            for round in 0..20 {
+                let topic = TopicName::try_from(format!("t{}", (task + round) % 10).as_str()).expect("valid");
+                let ticket = node.broker.publish(&topic, vec![message("m", 0)], None);
+                within(ticket).await.expect("published");
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.expect("no panic");
+    }
+    let stats = node.broker.stats(None, None).await;
+    assert_eq!(stats.len(), 10);
+    assert_eq!(stats.iter().map(|topic| topic.message_count).sum::<u64>(), 1000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscribing_while_a_topic_is_deleted_ends_in_a_typed_error_or_a_new_topic() {
+    let node = Node::start(&store(), 1).await;
+    node.publish(&["a"]).await;
+    let client = node.subscribe("c", 1).await.subscription;
+    drop(client);
+    let (deleted, subscribed) = tokio::join!(node.administer(AdminAction::DeleteTopic), async {
+        let options = SubscriptionOptions {
+            client: Arc::new(ClientDescription {
+                client_id: String::new(),
+                hostname: String::new(),
+                user_agent: String::new(),
+                remote_address: String::new(),
+                connected_at: WallTime::from_nanos(0),
+                sample_rate: 0,
+                topology_zone: String::new(),
+                topology_region: String::new(),
+            }),
+            msg_timeout: PATIENCE,
+        };
+        within(node.broker.subscribe(&topic(), &name("c"), options)).await
+    });
+    deleted.expect("deleted");
+    match subscribed {
+        Ok(_) | Err(SubscribeError::Deleted) => {}
+        Err(other) => panic!("{other}"),
+    }
+}

@@ -1,0 +1,73 @@
+//! Answers whose keys have nsqlookupd's order.
+
+use serde::Serialize;
+
+use crate::ProducerDescription;
+
+/// GET /lookup. `producers` is never null: clients take that for a broken server.
+#[derive(Serialize)]
+pub(crate) struct LookupAnswer<'a> {
+    pub(crate) channels: Vec<String>,
+    pub(crate) producers: [&'a ProducerDescription; 1],
+}
+
+/// GET /nodes.
+#[derive(Serialize)]
+pub(crate) struct NodesAnswer<'a> {
+    pub(crate) producers: [NodeAnswer<'a>; 1],
+}
+
+/// One node, with two lists of equal length.
+#[derive(Serialize)]
+pub(crate) struct NodeAnswer<'a> {
+    #[serde(flatten)]
+    pub(crate) producer: &'a ProducerDescription,
+    pub(crate) tombstones: Vec<bool>,
+    pub(crate) topics: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn producer() -> ProducerDescription {
+        ProducerDescription {
+            remote_address: "10.0.0.1:4150".to_owned(),
+            hostname: "h1".to_owned(),
+            broadcast_address: "n1".to_owned(),
+            tcp_port: 4150,
+            http_port: 4151,
+            version: "1.3.0".to_owned(),
+            topology_zone: String::new(),
+            topology_region: String::new(),
+        }
+    }
+
+    const FIELDS: &str = r#""remote_address":"10.0.0.1:4150","hostname":"h1","broadcast_address":"n1","tcp_port":4150,"http_port":4151,"version":"1.3.0","topology_zone":"","topology_region":"""#;
+
+    #[test]
+    fn lookup_has_nsqlookupds_bytes() {
+        let producer = producer();
+        let answer = LookupAnswer {
+            channels: vec!["c1".to_owned()],
+            producers: [&producer],
+        };
+        let expected = format!(r#"{{"channels":["c1"],"producers":[{{{FIELDS}}}]}}"#);
+        assert_eq!(serde_json::to_string(&answer).unwrap(), expected);
+    }
+
+    #[test]
+    fn nodes_has_nsqlookupds_bytes() {
+        let producer = producer();
+        let node = NodeAnswer {
+            producer: &producer,
+            tombstones: vec![false],
+            topics: vec!["t1".to_owned()],
+        };
+        let expected = format!(r#"{{"producers":[{{{FIELDS},"tombstones":[false],"topics":["t1"]}}]}}"#);
+        assert_eq!(
+            serde_json::to_string(&NodesAnswer { producers: [node] }).unwrap(),
+            expected
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! The command line.
+
+mod bytes;
+mod duration;
+mod inspect;
+mod logging;
+mod publish;
+mod serve_args;
+mod tail;
+
+use std::future::Future;
+use std::io::Write as _;
+
+use clap::{Parser, Subcommand};
+
+use crate::bench;
+use crate::exit::{self, Exit};
+use crate::serve;
+
+pub(crate) use serve_args::ServeArgs;
+
+#[derive(Debug, Parser)]
+#[command(name = "nsquorum", version, about, after_help = exit::HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node. Without flags: a durable node of one on nsqd's ports, with its data in the current directory.
+    #[command(after_help = exit::HELP)]
+    Serve(Box<ServeArgs>),
+    /// Publish one message.
+    Pub(publish::PubArgs),
+    /// Print the messages of a topic as they come.
+    Tail(tail::TailArgs),
+    /// Measure a running node.
+    Bench(Box<bench::BenchArgs>),
+    /// Check the data directory of a stopped node.
+    Verify(inspect::VerifyArgs),
+    /// Cut what a power loss left behind the last synced byte in the directory of a stopped node.
+    Repair(inspect::RepairArgs),
+}
+
+/// Parses the arguments and carries the command out.
+pub(crate) fn run() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are "errors" too, and go to standard output.
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            return error.print().map_or(Exit::Failed, |()| exit);
+        }
+    };
+    match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Pub(args) => client(publish::run(args)),
+        Command::Tail(args) => client(tail::run(args)),
+        Command::Bench(args) => client(Box::pin(bench::run(*args))),
+        Command::Verify(args) => inspect::verify(&args),
+        Command::Repair(args) => inspect::repair(&args),
+    }
+}
+
+/// Runs a client command on one thread: it waits for the network, and on a small machine the server needs the other cores.
+fn client(command: impl Future<Output = anyhow::Result<()>>) -> Exit {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    match runtime.block_on(command) {
+        Ok(()) => Exit::Ok,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> Exit {
+    complain(&format!("{error:#}"));
+    Exit::Failed
+}
+
+/// One line on standard error.
+pub(crate) fn complain(text: &str) {
+    // Without standard error there is nobody to tell.
+    drop(writeln!(std::io::stderr().lock(), "nsquorum: {text}"));
+}
+
+pub(crate) use logging::start as start_logging;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_needs_no_flags_and_has_nsqds_ports() {
+        let cli = Cli::try_parse_from(["nsquorum", "serve"]).unwrap();
+        let Command::Serve(args) = cli.command else {
+            panic!("not serve")
+        };
+        assert_eq!(args.tcp_address, "0.0.0.0:4150");
+        assert_eq!(args.http_address, "0.0.0.0:4151");
+        assert_eq!(args.lookup_http_address, "0.0.0.0:4161");
+        assert_eq!(args.limits().unwrap(), nsquorum_protocol::Limits::default());
+    }
+
+    #[test]
+    fn flags_have_nsqds_names_and_forms() {
+        let flags = [
+            "nsquorum",
+            "serve",
+            "--tcp-address=127.0.0.1:0",
+            "--max-msg-size",
+            "2048",
+            "--msg-timeout=2s",
+            "--max-req-timeout=168h",
+            "--max-heartbeat-interval=1m30s",
+            "--publish-timeout=250ms",
+            "--memory-budget=64MiB",
+        ];
+        let Command::Serve(args) = Cli::try_parse_from(flags).unwrap().command else {
+            panic!("not serve")
+        };
+        let limits = args.limits().unwrap();
+        assert_eq!(limits.max_msg_size, 2048);
+        assert_eq!(limits.msg_timeout_ms, 2000);
+        assert_eq!(limits.max_req_timeout_ms, 168 * 3_600_000);
+        assert_eq!(limits.max_heartbeat_interval_ms, 90_000);
+        assert_eq!(args.publish_timeout.as_millis(), 250);
+        assert_eq!(args.memory_budget, 64 << 20);
+    }
+
+    #[test]
+    fn impossible_settings_are_refused() {
+        for flags in [
+            ["--msg-timeout", "30"],
+            ["--msg-timeout", "20m"],
+            ["--max-req-timeout", "1200h"],
+            ["--max-msg-size", "0"],
+            ["--max-msg-size", "6000000"],
+        ] {
+            let cli = Cli::try_parse_from(["nsquorum", "serve"].into_iter().chain(flags));
+            let refused = match cli {
+                Err(_) => true,
+                Ok(Cli {
+                    command: Command::Serve(args),
+                }) => args.limits().is_err(),
+                Ok(_) => false,
+            };
+            assert!(refused, "{flags:?}");
+        }
+    }
+}

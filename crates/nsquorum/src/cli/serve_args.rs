@@ -1,0 +1,123 @@
+//! The flags of `serve`. Where nsqd has the flag, it has nsqd's name, form and default.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use nsquorum_protocol::Limits;
+
+use super::logging::LogLevel;
+use super::{bytes, duration};
+
+/// Flags of `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Address for NSQ clients over TCP; port 0 lets the system choose.
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4150")]
+    pub(crate) tcp_address: String,
+    /// Address for HTTP.
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4151")]
+    pub(crate) http_address: String,
+    /// Address for nsqlookupd's HTTP interface; empty to have none.
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4161")]
+    pub(crate) lookup_http_address: String,
+    /// Address for nsqlookupd's TCP interface. Accepted; nodes cannot register here yet.
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4160")]
+    pub(crate) lookup_tcp_address: String,
+    /// Address that discovery gives to clients; the host name if not given.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) broadcast_address: Option<String>,
+    /// TCP port that discovery gives to clients; 0 is the real one.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(crate) broadcast_tcp_port: u16,
+    /// HTTP port that discovery gives to clients; 0 is the real one.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(crate) broadcast_http_port: u16,
+    /// Where the data are; the current directory if not given.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) data_path: PathBuf,
+    /// Longest message in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
+    max_msg_size: usize,
+    /// Longest body of one command in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 5 << 20)]
+    max_body_size: usize,
+    /// Time until an unanswered message is delivered again.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
+    msg_timeout: Duration,
+    /// Longest such time that a client may ask for.
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = duration::parse)]
+    max_msg_timeout: Duration,
+    /// Longest delay of a requeued or deferred message.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration::parse)]
+    max_req_timeout: Duration,
+    /// Highest RDY.
+    #[arg(long, value_name = "COUNT", default_value_t = 2500)]
+    max_rdy_count: u32,
+    /// Longest heartbeat interval that a client may ask for.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
+    max_heartbeat_interval: Duration,
+    /// A publish that is not on disk after this time fails.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
+    pub(crate) publish_timeout: Duration,
+    /// Memory for buffers and caches, as a number of bytes or with KiB, MiB, GiB.
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = bytes::parse)]
+    pub(crate) memory_budget: u64,
+    /// Refuse publishes while less disk space than this is free; default from the memory budget.
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
+    pub(crate) disk_refuse_publishes_below: Option<u64>,
+    /// Refuse every write while less disk space than this is free.
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
+    pub(crate) disk_refuse_all_below: Option<u64>,
+    /// Write the real addresses to this file as JSON once the node serves.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ports_file: Option<PathBuf>,
+    /// How much is logged.
+    #[arg(long, value_name = "LEVEL", value_enum, default_value = "info", ignore_case = true)]
+    pub(crate) log_level: LogLevel,
+}
+
+impl ServeArgs {
+    /// What clients are held to; an error if the values contradict each other.
+    pub(crate) fn limits(&self) -> Result<Limits, String> {
+        let limits = Limits {
+            max_msg_size: self.max_msg_size,
+            max_body_size: self.max_body_size,
+            max_rdy_count: self.max_rdy_count,
+            msg_timeout_ms: millis(self.msg_timeout),
+            max_msg_timeout_ms: millis(self.max_msg_timeout),
+            max_req_timeout_ms: millis(self.max_req_timeout),
+            max_heartbeat_interval_ms: millis(self.max_heartbeat_interval),
+            ..Limits::default()
+        };
+        let checks = [
+            (limits.max_msg_size > 0, "--max-msg-size must not be 0"),
+            (
+                limits.max_msg_size <= limits.max_body_size,
+                "--max-msg-size must not exceed --max-body-size",
+            ),
+            (limits.max_body_size <= 1 << 30, "--max-body-size must not exceed 1 GiB"),
+            (limits.msg_timeout_ms > 0, "--msg-timeout must be at least 1ms"),
+            (
+                limits.msg_timeout_ms <= limits.max_msg_timeout_ms,
+                "--msg-timeout must not exceed --max-msg-timeout",
+            ),
+            (
+                limits.max_req_timeout_ms <= u64::from(u32::MAX),
+                "--max-req-timeout must not exceed 49 days",
+            ),
+            (
+                limits.max_heartbeat_interval_ms >= limits.min_heartbeat_interval_ms,
+                "--max-heartbeat-interval must be at least 1s",
+            ),
+        ];
+        match checks.iter().find(|(holds, _)| !holds) {
+            Some((_, complaint)) => Err((*complaint).to_owned()),
+            None => Ok(limits),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,125 @@
+//! Putting a node together: store, groups, broker.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use nsquorum_broker::{Broker, BrokerConfig};
+use nsquorum_consensus::{ClusterOfOne, ConsensusError, ConsensusOptions, NodeIdentity};
+use nsquorum_environment::Environment;
+use nsquorum_storage::{NodeStore as _, RocksStore, StorageError, StoreOptions};
+
+use crate::cli::ServeArgs;
+use crate::exit::Exit;
+use crate::serve::Stopped;
+
+/// What a node is made from.
+pub(crate) struct NodeSettings {
+    data_path: PathBuf,
+    memory_budget: u64,
+    refuse_publishes_below: Option<u64>,
+    refuse_all_below: Option<u64>,
+}
+
+impl NodeSettings {
+    /// From the flags.
+    pub(crate) fn of(args: &ServeArgs) -> Self {
+        Self {
+            data_path: args.data_path.clone(),
+            memory_budget: args.memory_budget,
+            refuse_publishes_below: args.disk_refuse_publishes_below,
+            refuse_all_below: args.disk_refuse_all_below,
+        }
+    }
+
+    /// Half of the memory for storage, a quarter for unanswered publishes, an eighth for what lagging channels read.
+    fn store_options(&self, environment: Environment) -> StoreOptions {
+        let mut options = StoreOptions::new(&self.data_path, environment).memory_budget(self.memory_budget / 2);
+        if let Some(bytes) = self.refuse_publishes_below {
+            options.refuse_publishes_below_bytes = bytes;
+        }
+        if let Some(bytes) = self.refuse_all_below {
+            options.refuse_all_below_bytes = bytes;
+        }
+        options.on_fatal = Arc::new(|error: &StorageError| {
+            tracing::error!(%error, "a write failed: the node stops, because nothing may be acknowledged any more");
+            Exit::of_storage(error).now()
+        });
+        options
+    }
+}
+
+/// Log that a restart may have to replay.
+const CHECKPOINT_BYTES: u64 = 64 << 20;
+
+/// A running node.
+pub(crate) struct Node {
+    broker: Broker,
+    cluster: Arc<ClusterOfOne>,
+    store: RocksStore,
+}
+
+impl Node {
+    /// Opens the data and recovers; returns when every request can be answered.
+    pub(crate) async fn open(settings: NodeSettings, environment: Environment) -> Result<Self, Stopped> {
+        let options = settings.store_options(environment.clone());
+        let opened = tokio::task::spawn_blocking(move || RocksStore::open(options)).await;
+        let store = opened.context("opening the store failed")?.map_err(storage)?;
+        let identity = NodeIdentity {
+            node: store.identity().node,
+            incarnation: store.identity().incarnation,
+        };
+        let memory = usize::try_from(settings.memory_budget).unwrap_or(usize::MAX);
+        let space = store.clone();
+        let broker = Broker::new(BrokerConfig {
+            environment: environment.clone(),
+            publish_bytes_max: memory / 4,
+            tail_bytes_max: memory / 8,
+            space: Arc::new(move || space.space()),
+        });
+        let consensus = ConsensusOptions {
+            store: store.clone(),
+            environment,
+            identity,
+            checkpoint_bytes: CHECKPOINT_BYTES,
+        };
+        let cluster = ClusterOfOne::start(consensus, Arc::new(broker.clone()))
+            .await
+            .map_err(consensus_failed)?;
+        let cluster = Arc::new(cluster);
+        broker.connect(Arc::clone(&cluster) as Arc<dyn nsquorum_consensus::Cluster>);
+        Ok(Self { broker, cluster, store })
+    }
+
+    /// A handle to the broker.
+    pub(crate) fn broker(&self) -> Broker {
+        self.broker.clone()
+    }
+
+    /// Stops the groups and closes the store. What was answered OK is on disk already.
+    pub(crate) async fn stop(self) -> Result<(), Stopped> {
+        self.cluster.stop().await;
+        let store = self.store;
+        let closed = tokio::task::spawn_blocking(move || store.close()).await;
+        closed.context("closing the store failed")?.map_err(storage)
+    }
+}
+
+fn storage(error: StorageError) -> Stopped {
+    Stopped {
+        exit: Exit::of_storage(&error),
+        cause: error.into(),
+    }
+}
+
+fn consensus_failed(error: ConsensusError) -> Stopped {
+    let exit = match &error {
+        ConsensusError::Storage(error) => Exit::of_storage(error),
+        ConsensusError::Quarantined { .. } => Exit::ImpossibleData,
+        ConsensusError::Stopped | ConsensusError::NoLeader => Exit::Failed,
+    };
+    Stopped {
+        exit,
+        cause: error.into(),
+    }
+}

@@ -1,0 +1,232 @@
+//! `nsquorum serve`: from flags to a running node and back.
+//!
+//! The sockets are opened first and the data recovered behind them: supervisors and clients find the ports at once, HTTP says 500 and
+//! 503 until the node has recovered, and TCP clients wait in the kernel's queue. Stopping goes the other way: no more connections, publishes
+//! in progress are answered, consumers are closed, then the groups and the store.
+
+mod addresses;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use nsquorum_environment::Environment;
+use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, TcpServer};
+use nsquorum_http::{Gate, StopSignal, StopSource};
+use nsquorum_lookup::{LookupFrontend, ProducerDescription};
+use nsquorum_protocol::ServerFeatures;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::cli::{ServeArgs, complain, start_logging};
+use crate::compose::{Node, NodeSettings};
+use crate::exit::Exit;
+use addresses::{Addresses, host_name, write_ports_file};
+
+/// How often the metrics that nobody reads are folded: without it histograms would keep every single value.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+/// Upper bounds of the buckets of all times, in seconds.
+const SECONDS_BUCKETS: [f64; 15] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+
+/// Runs a node until a signal or a failure.
+pub(crate) fn run(args: &ServeArgs) -> Exit {
+    start_logging(args.log_level);
+    if let Err(complaint) = args.limits() {
+        complain(&complaint);
+        return Exit::Usage;
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start: {error}"));
+            return Exit::Failed;
+        }
+    };
+    match runtime.block_on(serve(args)) {
+        Ok(()) => Exit::Ok,
+        Err(stopped) => {
+            complain(&format!("{:#}", stopped.cause));
+            stopped.exit
+        }
+    }
+}
+
+/// Why a node did not start, and the code for it.
+pub(crate) struct Stopped {
+    pub(crate) exit: Exit,
+    pub(crate) cause: anyhow::Error,
+}
+
+impl From<anyhow::Error> for Stopped {
+    fn from(cause: anyhow::Error) -> Self {
+        Self {
+            exit: Exit::Failed,
+            cause,
+        }
+    }
+}
+
+/// Open sockets.
+struct Listeners {
+    tcp: TcpListener,
+    http: TcpListener,
+    lookup_http: Option<TcpListener>,
+}
+
+/// What stands behind the HTTP sockets once there is a broker.
+struct Gates {
+    http: Arc<Gate<HttpFrontend>>,
+    lookup_http: Arc<Gate<LookupFrontend>>,
+}
+
+async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
+    let mut signals = Signals::new()?;
+    let environment = Environment::system();
+    let started_at = environment.clock.wall();
+    let listeners = Listeners {
+        tcp: addresses::listen(&args.tcp_address, "--tcp-address")?,
+        http: addresses::listen(&args.http_address, "--http-address")?,
+        lookup_http: match args.lookup_http_address.as_str() {
+            "" => None,
+            address => Some(addresses::listen(address, "--lookup-http-address")?),
+        },
+    };
+    let addresses = Addresses::of(&listeners.tcp, &listeners.http, listeners.lookup_http.as_ref())?;
+    tracing::info!(tcp = %addresses.tcp, http = %addresses.http, lookup_http = ?addresses.lookup_http, "listening");
+    let prometheus = install_metrics()?;
+
+    let (stop, stopped) = StopSource::new();
+    let mut servers = JoinSet::new();
+    let gates = open_http(&mut servers, listeners.http, listeners.lookup_http, &stopped);
+
+    let recovering = Node::open(NodeSettings::of(args), environment);
+    let node = tokio::select! {
+        node = Box::pin(recovering) => node?,
+        () = signals.received() => return Ok(()),
+    };
+
+    let config = Arc::new(config(args, started_at)?);
+    let registry = ConnectionRegistry::default();
+    let broker = node.broker();
+    let ports = (addresses.tcp.port(), addresses.http.port());
+    gates.http.open(HttpFrontend::new(
+        broker.clone(),
+        Arc::clone(&config),
+        registry.clone(),
+        Some(prometheus.clone()),
+        ports,
+    ));
+    gates
+        .lookup_http
+        .open(LookupFrontend::new(broker.clone(), producer(args, &config, &addresses)));
+    servers.spawn(TcpServer::new(broker, Arc::clone(&config), registry).serve(listeners.tcp, stopped.clone()));
+    servers.spawn(fold_metrics(prometheus, stopped));
+    if let Some(path) = &args.ports_file {
+        write_ports_file(path, &addresses)?;
+    }
+    tracing::info!(data_path = %args.data_path.display(), "serving");
+
+    signals.received().await;
+    tracing::info!("stopping");
+    stop.stop();
+    while servers.join_next().await.is_some() {}
+    node.stop().await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn open_http(
+    servers: &mut JoinSet<()>,
+    http: TcpListener,
+    lookup_http: Option<TcpListener>,
+    stopped: &StopSignal,
+) -> Gates {
+    let gates = Gates {
+        http: Arc::new(Gate::new()),
+        lookup_http: Arc::new(Gate::new()),
+    };
+    servers.spawn(nsquorum_http::serve(http, Arc::clone(&gates.http), stopped.clone()));
+    if let Some(listener) = lookup_http {
+        servers.spawn(nsquorum_http::serve(
+            listener,
+            Arc::clone(&gates.lookup_http),
+            stopped.clone(),
+        ));
+    }
+    gates
+}
+
+fn config(args: &ServeArgs, started_at: nsquorum_environment::WallTime) -> anyhow::Result<FrontendConfig> {
+    let hostname = host_name();
+    Ok(FrontendConfig {
+        limits: args.limits().map_err(anyhow::Error::msg)?,
+        features: ServerFeatures::default(),
+        publish_timeout: args.publish_timeout,
+        broadcast_address: args.broadcast_address.clone().unwrap_or_else(|| hostname.clone()),
+        hostname,
+        started_at,
+        // Damage on the disk does not heal; another replica, or a backup, has to take over.
+        on_corruption: Arc::new(|_| Exit::ImpossibleData.now()),
+    })
+}
+
+fn producer(args: &ServeArgs, config: &FrontendConfig, addresses: &Addresses) -> ProducerDescription {
+    let or_real = |port: u16, real: u16| if port == 0 { real } else { port };
+    let tcp_port = or_real(args.broadcast_tcp_port, addresses.tcp.port());
+    ProducerDescription {
+        remote_address: format!("{}:{tcp_port}", config.broadcast_address),
+        hostname: config.hostname.clone(),
+        broadcast_address: config.broadcast_address.clone(),
+        tcp_port,
+        http_port: or_real(args.broadcast_http_port, addresses.http.port()),
+        version: config.features.version.clone(),
+        topology_zone: config.features.topology_zone.clone(),
+        topology_region: config.features.topology_region.clone(),
+    }
+}
+
+fn install_metrics() -> anyhow::Result<PrometheusHandle> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .context("cannot collect metrics")
+}
+
+async fn fold_metrics(prometheus: PrometheusHandle, mut stopped: StopSignal) {
+    loop {
+        tokio::select! {
+            () = stopped.stopped() => return,
+            () = tokio::time::sleep(METRICS_UPKEEP) => prometheus.run_upkeep(),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT, from the first moment on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let install = |kind| signal(kind).context("cannot wait for signals");
+        Ok(Self {
+            terminate: install(SignalKind::terminate())?,
+            interrupt: install(SignalKind::interrupt())?,
+        })
+    }
+
+    fn received(&mut self) -> impl Future<Output = ()> {
+        async {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+        }
+    }
+}

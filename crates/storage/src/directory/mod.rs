@@ -1,0 +1,142 @@
+//! The data directory: whose it is, who holds it, and what lies in it.
+//!
+//! | name | content |
+//! |---|---|
+//! | `nsquorum.json` | identity: product, format, cluster, node, incarnation, checksum |
+//! | `LOCK` | locked while a process holds the directory; names the process |
+//! | `db/` | the database |
+//! | `graveyard/` | second names of the database's files, so that none is ever freed at full size |
+//! | `ballast` | space to give up when a start finds none |
+//! | `synced` | up to where the write-ahead log is known to be on stable storage |
+//!
+//! A directory that holds anything else is refused before anything in it is touched: the default is the current directory, and
+//! nobody's home directory should become a database by accident.
+
+mod ballast;
+mod durable;
+mod identity;
+mod lock;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use identity::{ClusterId, Identity};
+pub use lock::DirectoryLock;
+
+pub(crate) use ballast::{free_ballast, make_ballast};
+
+use crate::error::StorageError;
+use crate::options::StoreOptions;
+
+/// File name of the identity record.
+pub const IDENTITY_FILE: &str = "nsquorum.json";
+/// File name of the lock.
+pub const LOCK_FILE: &str = "LOCK";
+/// Folder of the database.
+pub const DATABASE_FOLDER: &str = "db";
+/// Folder of the second names of the database's files.
+pub const GRAVEYARD_FOLDER: &str = "graveyard";
+/// File name of the ballast.
+pub const BALLAST_FILE: &str = "ballast";
+/// File name of the mark of what is synced.
+pub const SYNCED_FILE: &str = "synced";
+
+/// A directory that this process holds.
+#[derive(Debug)]
+pub(crate) struct DataDirectory {
+    path: PathBuf,
+    identity: Identity,
+    _lock: DirectoryLock,
+}
+
+impl DataDirectory {
+    /// Takes the directory and raises its incarnation; makes it if it is missing or empty.
+    pub(crate) fn open(options: &StoreOptions) -> Result<Self, StorageError> {
+        let path = options.directory.clone();
+        durable::create_folder(&path)?;
+        let new = refuse_foreign(&path)? == Found::Nothing;
+        let lock = DirectoryLock::acquire(&path)?;
+        // Between the look and the lock another process may have made it.
+        let new = new && refuse_foreign(&path)? == Found::Nothing;
+        if !new && crate::janitor::free_bytes(&path)? < options.refuse_all_below_bytes {
+            free_ballast(&path)?;
+        }
+        let identity = if new {
+            Identity::new(options.node, options.environment.random.as_ref())
+        } else {
+            Identity::read(&path)?.raised()
+        };
+        identity.write(&path)?;
+        durable::create_folder(&path.join(DATABASE_FOLDER))?;
+        durable::create_folder(&path.join(GRAVEYARD_FOLDER))?;
+        Ok(Self {
+            path,
+            identity,
+            _lock: lock,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.path.join(DATABASE_FOLDER)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    Nothing,
+    Ours,
+}
+
+/// Says whether the directory is ours or empty; anything else is refused. Touches nothing.
+pub(crate) fn refuse_foreign(path: &Path) -> Result<Found, StorageError> {
+    let mut strangers: Vec<OsString> = Vec::new();
+    let listing = std::fs::read_dir(path).map_err(|error| located("list", path, &error))?;
+    for item in listing {
+        let name = item.map_err(|error| located("list", path, &error))?.file_name();
+        if name == IDENTITY_FILE {
+            return Ok(Found::Ours);
+        }
+        // What a start leaves behind that died before it had written the identity, and what mkfs makes.
+        let known = name == LOCK_FILE || name == "lost+found" || *name == *durable::temporary_name(IDENTITY_FILE);
+        if !known {
+            strangers.push(name);
+        }
+    }
+    if strangers.is_empty() {
+        return Ok(Found::Nothing);
+    }
+    strangers.sort();
+    let names: Vec<String> = strangers
+        .iter()
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    let nsqd = names
+        .iter()
+        .any(|name| name == "nsqd.dat" || name.contains(".diskqueue."));
+    let shown = names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let what = if nsqd {
+        format!("it holds the data of a stock nsqd ({shown}), which uses another format; choose an empty directory")
+    } else {
+        format!("it holds {shown} and no {IDENTITY_FILE}; choose an empty directory")
+    };
+    Err(StorageError::Foreign {
+        path: path.into(),
+        what: what.into(),
+    })
+}
+
+pub(crate) fn located(doing: &str, path: &Path, error: &io::Error) -> StorageError {
+    StorageError::io(format!("{doing} {}", path.display()), error)
+}
+
+#[cfg(test)]
+mod tests;
