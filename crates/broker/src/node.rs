@@ -101,6 +101,16 @@ struct Routes {
     unclaimed: BTreeMap<TopicName, Unclaimed>,
 }
 
+impl Routes {
+    /// A route whose inbox fills until the topic's group runs.
+    fn add_unclaimed(&mut self, topic: &TopicName) -> mpsc::UnboundedSender<LeaderInput> {
+        let (leader, inbox) = mpsc::unbounded_channel();
+        self.by_name.insert(topic.clone(), Route { group: None, leader: leader.clone() });
+        self.unclaimed.insert(topic.clone(), inbox);
+        leader
+    }
+}
+
 struct Inner {
     config: BrokerConfig,
     cluster: OnceLock<Arc<dyn Cluster>>,
@@ -192,7 +202,7 @@ impl Broker {
     }
 
     async fn command(&self, topic: &TopicName, command: Command) -> Result<(), AdminError> {
-        let leader = self.leader(topic).ok_or(AdminError::TopicNotFound)?;
+        let leader = self.existing(topic).ok_or(AdminError::TopicNotFound)?;
         let (answer, answered) = oneshot::channel();
         // A leader that is gone drops the answer, which is told below.
         drop(leader.send(LeaderInput::Command { command, answer }));
@@ -231,7 +241,7 @@ impl Broker {
 
     /// The channels of a topic, by name; `None` if there is no such topic.
     pub async fn channels(&self, topic: &TopicName) -> Option<Vec<ChannelName>> {
-        let leader = self.leader(topic)?;
+        let leader = self.existing(topic)?;
         let (answer, answered) = oneshot::channel();
         drop(leader.send(LeaderInput::Channels { answer }));
         answered.await.ok()
@@ -240,8 +250,8 @@ impl Broker {
     /// Statistics of all topics, or of one; of all channels, or of one. By name.
     pub async fn stats(&self, topic: Option<&TopicName>, channel: Option<&ChannelName>) -> Vec<TopicStats> {
         let leaders: Vec<_> = match topic {
-            Some(topic) => self.leader(topic).into_iter().collect(),
-            None => self.0.routes.read().by_name.values().map(|route| route.leader.clone()).collect(),
+            Some(topic) => self.existing(topic).into_iter().collect(),
+            None => self.topics().iter().filter_map(|topic| self.existing(topic)).collect(),
         };
         let mut stats = Vec::with_capacity(leaders.len());
         for leader in leaders {
@@ -273,9 +283,23 @@ impl Broker {
         &self.0.config.environment
     }
 
-    /// The leader of an existing topic.
+    /// The leader of a topic that has a route.
     fn leader(&self, topic: &TopicName) -> Option<mpsc::UnboundedSender<LeaderInput>> {
         self.0.routes.read().by_name.get(topic).map(|route| route.leader.clone())
+    }
+
+    /// The leader of an existing topic, also of one whose group has not started yet: it will find what waits.
+    fn existing(&self, topic: &TopicName) -> Option<mpsc::UnboundedSender<LeaderInput>> {
+        if let Some(leader) = self.leader(topic) {
+            return Some(leader);
+        }
+        let metadata = self.0.cluster.get()?.metadata();
+        metadata.borrow().topic(topic)?;
+        let mut routes = self.0.routes.write();
+        if let Some(route) = routes.by_name.get(topic) {
+            return Some(route.leader.clone());
+        }
+        Some(routes.add_unclaimed(topic))
     }
 
     /// Gives an input to the topic's leader, or to the place where its leader will find it.
@@ -296,10 +320,8 @@ impl Broker {
             drop(leader.send(input));
             return leader;
         }
-        let (leader, inbox) = mpsc::unbounded_channel();
+        let leader = routes.add_unclaimed(topic);
         drop(leader.send(input));
-        routes.by_name.insert(topic.clone(), Route { group: None, leader: leader.clone() });
-        routes.unclaimed.insert(topic.clone(), inbox);
         drop(routes);
         self.create_in_background(topic.clone());
         leader
@@ -312,11 +334,7 @@ impl Broker {
         self.0.config.environment.spawn.spawn(Box::pin(async move {
             if let Err(error) = cluster.create_topic(topic.clone()).await {
                 tracing::warn!(%topic, %error, "a topic could not be created: its publishes fail");
-                // Dropping the inbox answers everybody in it.
-                let mut routes = broker.0.routes.write();
-                if routes.unclaimed.remove(&topic).is_some() {
-                    routes.by_name.remove(&topic);
-                }
+                broker.forget_unclaimed(&topic);
             }
         }));
     }
@@ -324,6 +342,14 @@ impl Broker {
     fn forget(&self, name: &TopicName, group: GroupId) {
         let mut routes = self.0.routes.write();
         if routes.by_name.get(name).is_some_and(|route| route.group == Some(group)) {
+            routes.by_name.remove(name);
+        }
+    }
+
+    /// Lets go of an inbox that nobody will ever read, because the topic is gone; dropping it answers everybody in it.
+    fn forget_unclaimed(&self, name: &TopicName) {
+        let mut routes = self.0.routes.write();
+        if routes.unclaimed.remove(name).is_some() {
             routes.by_name.remove(name);
         }
     }

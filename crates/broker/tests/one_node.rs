@@ -412,3 +412,18 @@ async fn subscribing_while_a_topic_is_deleted_ends_in_a_typed_error_or_a_new_top
         Err(other) => panic!("{other}"),
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_answers_as_soon_as_its_creation_has_resolved() {
+    let node = Node::start(&store(), 1).await;
+    for round in 0..50 {
+        let topic = TopicName::try_from(format!("t{round}").as_str()).expect("valid");
+        within(node.broker.create_topic(&topic)).await.expect("created");
+        let create = AdminAction::CreateChannel(name("c"));
+        within(node.broker.administer(&topic, create)).await.expect("its group may still be starting");
+        assert_eq!(within(node.broker.channels(&topic)).await, Some(vec![name("c")]));
+        assert_eq!(within(node.broker.stats(Some(&topic), None)).await.len(), 1);
+    }
+    let missing = TopicName::try_from("missing").expect("valid");
+    assert_eq!(within(node.broker.channels(&missing)).await, None);
+}

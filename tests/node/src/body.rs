@@ -56,7 +56,10 @@ mod tests {
 
     #[test]
     fn a_body_names_itself_and_no_flipped_bit_goes_unnoticed() {
-        let id = BodyId { publisher: 7, serial: 1 << 33 };
+        let id = BodyId {
+            publisher: 7,
+            serial: 1 << 33,
+        };
         for length in [0, 20, 21, 100] {
             let body = id.body(length);
             assert_eq!(body.len(), length.max(BodyId::LENGTH_MIN));

@@ -1,6 +1,5 @@
 //! Waiting for conditions.
 
-use std::future::Future;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -12,10 +11,7 @@ const INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// After `deadline`, with `what`; or at once what the condition fails with.
-pub async fn until<F>(what: &str, deadline: Duration, mut condition: impl FnMut() -> F) -> Result<()>
-where
-    F: Future<Output = Result<bool>>,
-{
+pub async fn until(what: &str, deadline: Duration, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + deadline;
     loop {
         if condition().await? {

@@ -31,7 +31,9 @@ impl Disk {
     /// # Errors
     /// If there is no temporary directory.
     pub fn plain() -> Result<Self> {
-        Ok(Self::Plain { folder: tempfile::tempdir()? })
+        Ok(Self::Plain {
+            folder: tempfile::tempdir()?,
+        })
     }
 
     /// An empty mount that loses what was not synced.
@@ -43,10 +45,16 @@ impl Disk {
         let (backing, place) = (folder.path().join("backing"), folder.path().join("mount"));
         std::fs::create_dir(&backing)?;
         std::fs::create_dir(&place)?;
-        let options = MountOptions { daemon: Some(faultfs_program()?), ..options };
+        let options = MountOptions {
+            daemon: Some(faultfs_program()?),
+            ..options
+        };
         let mount = FaultFs::mount_with(&backing, &place, &options)
             .context("these tests need a disk that loses unsynced bytes: /dev/fuse and the right to mount")?;
-        Ok(Self::Faulty { mount: Box::new(mount), folder })
+        Ok(Self::Faulty {
+            mount: Box::new(mount),
+            folder,
+        })
     }
 
     /// The data directory. It need not exist yet.

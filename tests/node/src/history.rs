@@ -86,8 +86,8 @@ pub struct Records {
     pub finishes: Vec<(usize, u64)>,
     /// REQs with a delay.
     pub requeues: Vec<Requeue>,
-    order: u64,
-    oks: u64,
+    pub(crate) order: u64,
+    pub(crate) oks: u64,
 }
 
 /// Names a publish in its history.
@@ -149,7 +149,13 @@ impl History {
     pub fn requeueing(&self, life: Life, channel: usize, number: u64, delay: Duration) {
         let mut records = self.records();
         let (until, after_delivery) = (Instant::now() + delay, records.deliveries.len());
-        records.requeues.push(Requeue { life, channel, number, until, after_delivery });
+        records.requeues.push(Requeue {
+            life,
+            channel,
+            number,
+            until,
+            after_delivery,
+        });
     }
 
     /// Messages that were answered OK so far.

@@ -30,7 +30,9 @@ pub async fn post(address: &str, path: &str, body: &[u8]) -> Result<HttpAnswer> 
 }
 
 async fn request(address: &str, method: &str, path: &str, body: &[u8]) -> Result<HttpAnswer> {
-    let mut stream = TcpStream::connect(address).await.with_context(|| format!("no connection to {address}"))?;
+    let mut stream = TcpStream::connect(address)
+        .await
+        .with_context(|| format!("no connection to {address}"))?;
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
         body.len()
@@ -39,7 +41,12 @@ async fn request(address: &str, method: &str, path: &str, body: &[u8]) -> Result
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
     let answer = String::from_utf8_lossy(&answer);
-    let (head, text) = answer.split_once("\r\n\r\n").with_context(|| format!("not HTTP: {answer:?}"))?;
+    let (head, text) = answer
+        .split_once("\r\n\r\n")
+        .with_context(|| format!("not HTTP: {answer:?}"))?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Ok(HttpAnswer { status: status.with_context(|| format!("not HTTP: {head:?}"))?, text: text.to_owned() })
+    Ok(HttpAnswer {
+        status: status.with_context(|| format!("not HTTP: {head:?}"))?,
+        text: text.to_owned(),
+    })
 }

@@ -105,7 +105,12 @@ impl Node {
         let child = Command::new(nsquorum_program()?)
             .arg("serve")
             .args(["--tcp-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"])
-            .args(["--lookup-http-address", "127.0.0.1:0", "--broadcast-address", "127.0.0.1"])
+            .args([
+                "--lookup-http-address",
+                "127.0.0.1:0",
+                "--broadcast-address",
+                "127.0.0.1",
+            ])
             .arg("--data-path")
             .arg(data)
             .arg("--ports-file")
@@ -142,7 +147,11 @@ impl Node {
                 Err(error) => return Err(error.into()),
             }
             if let Some(status) = self.child.try_wait()? {
-                return Err(StartFailure { exit: ExitReason::of(status), log: self.log() }.into());
+                return Err(StartFailure {
+                    exit: ExitReason::of(status),
+                    log: self.log(),
+                }
+                .into());
             }
             if started.elapsed() > START_DEADLINE {
                 bail!("the node does not serve after {START_DEADLINE:?}:\n{}", self.log());
@@ -181,9 +190,11 @@ impl Node {
     /// If it does not within half a minute, or nobody listens.
     pub async fn until_ping(&self, status: u16) -> Result<()> {
         let what = format!("/ping says {status}");
-        until(&what, Duration::from_secs(30), async || Ok(http::get(&self.http, "/ping").await?.status == status))
-            .await
-            .with_context(|| self.log())
+        until(&what, Duration::from_secs(30), async || {
+            Ok(http::get(&self.http, "/ping").await?.status == status)
+        })
+        .await
+        .with_context(|| self.log())
     }
 
     /// Makes a topic with these channels, durably.
@@ -192,7 +203,11 @@ impl Node {
     /// If the node refuses.
     pub async fn create(&self, topic: &str, channels: &[&str]) -> Result<()> {
         let mut paths = vec![format!("/topic/create?topic={topic}")];
-        paths.extend(channels.iter().map(|channel| format!("/channel/create?topic={topic}&channel={channel}")));
+        paths.extend(
+            channels
+                .iter()
+                .map(|channel| format!("/channel/create?topic={topic}&channel={channel}")),
+        );
         for path in paths {
             let answer = http::post(&self.http, &path, b"").await?;
             if answer.status != 200 {
@@ -257,7 +272,10 @@ impl Node {
         }
         match self.until_ended(STOP_DEADLINE).await? {
             Some(exit) => Ok((exit, started.elapsed())),
-            None => bail!("the node does not stop within {STOP_DEADLINE:?} of a SIGTERM:\n{}", self.log()),
+            None => bail!(
+                "the node does not stop within {STOP_DEADLINE:?} of a SIGTERM:\n{}",
+                self.log()
+            ),
         }
     }
 
@@ -283,7 +301,10 @@ impl Node {
     pub fn resident(&self) -> Result<(u64, u64)> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let bytes = |name: &str| -> Result<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .with_context(|| format!("no {name}"))?;
             let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
             Ok(kib << 10)
         };

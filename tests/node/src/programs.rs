@@ -17,7 +17,11 @@ pub fn nsquorum_program() -> Result<PathBuf> {
 /// # Errors
 /// If there is none, with the command that builds it.
 pub fn faultfs_program() -> Result<PathBuf> {
-    find("nsquorum-faultfs", "NSQUORUM_FAULTFS_BIN", "cargo build -p nsquorum-faults")
+    find(
+        "nsquorum-faultfs",
+        "NSQUORUM_FAULTFS_BIN",
+        "cargo build -p nsquorum-faults",
+    )
 }
 
 fn find(name: &str, variable: &str, build: &str) -> Result<PathBuf> {
@@ -26,11 +30,19 @@ fn find(name: &str, variable: &str, build: &str) -> Result<PathBuf> {
         if path.is_file() {
             return Ok(path);
         }
-        bail!("{variable} is {}, which does not exist; build it with `{build}` (add --release for a release run)", path.display());
+        bail!(
+            "{variable} is {}, which does not exist; build it with `{build}` (add --release for a release run)",
+            path.display()
+        );
     }
     // Tests stand in target/PROFILE/deps.
     let test = std::env::current_exe()?;
-    let found = test.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    let found = test
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file());
     match found {
         Some(path) => Ok(path),
         None => bail!(

@@ -54,7 +54,13 @@ impl Node {
         let stats: Stats = serde_json::from_str(&answer.text).with_context(|| format!("/stats says {answer:?}"))?;
         let topic = stats.topics.into_iter().find(|found| found.topic_name == topic);
         let mut channels = topic.context("no such topic in /stats")?.channels.into_iter();
-        let found = channels.find(|found| found.channel_name == channel).context("no such channel in /stats")?;
-        Ok(ChannelDepth { waiting: found.depth, in_flight: found.in_flight_count, deferred: found.deferred_count })
+        let found = channels
+            .find(|found| found.channel_name == channel)
+            .context("no such channel in /stats")?;
+        Ok(ChannelDepth {
+            waiting: found.depth,
+            in_flight: found.in_flight_count,
+            deferred: found.deferred_count,
+        })
     }
 }

@@ -49,7 +49,11 @@ impl ChannelState {
     /// Whether the message with this number is finished.
     #[must_use]
     pub fn is_finished(&self, number: u64) -> bool {
-        number < self.floor || self.finished.iter().any(|(first, last)| (*first..=*last).contains(&number))
+        number < self.floor
+            || self
+                .finished
+                .iter()
+                .any(|(first, last)| (*first..=*last).contains(&number))
     }
 }
 
@@ -71,7 +75,9 @@ impl VerifyReport {
         if group["topic"].is_null() {
             return Ok(None);
         }
-        Ok(Some(serde_json::from_value(group["topic"].clone()).context("verify's report of a topic")?))
+        Ok(Some(
+            serde_json::from_value(group["topic"].clone()).context("verify's report of a topic")?,
+        ))
     }
 }
 
@@ -80,14 +86,27 @@ impl VerifyReport {
 /// # Errors
 /// If it says nothing that can be understood, or its exit code contradicts its report.
 pub fn verify(data: &Path) -> Result<VerifyReport> {
-    let output = Command::new(nsquorum_program()?).arg("verify").arg("--json").arg(data).output()?;
+    let output = Command::new(nsquorum_program()?)
+        .arg("verify")
+        .arg("--json")
+        .arg(data)
+        .output()?;
     let words = || {
-        format!("verify ended with {:?}: {}", output.status.code(), String::from_utf8_lossy(&output.stderr).trim_end())
+        format!(
+            "verify ended with {:?}: {}",
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        )
     };
     let report: VerifyReport = serde_json::from_slice(&output.stdout).with_context(words)?;
     let expected = if report.is_clean() { 0 } else { 72 };
     if output.status.code() != Some(expected) || report.is_clean() != report.findings.is_empty() {
-        bail!("{}, and says {} with {} findings", words(), report.outcome, report.findings.len());
+        bail!(
+            "{}, and says {} with {} findings",
+            words(),
+            report.outcome,
+            report.findings.len()
+        );
     }
     Ok(report)
 }

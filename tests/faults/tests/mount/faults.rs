@@ -61,7 +61,9 @@ fn a_failed_directory_sync_keeps_nothing() {
 fn a_sync_that_lies_makes_nothing_durable() {
     on(strict(), |bed| {
         let file = bed.stored("1.log", b"durable");
-        bed.fs().fail(Fault::every(Call::Fsync, Action::Lie).on("*.log")).unwrap();
+        bed.fs()
+            .fail(Fault::every(Call::Fsync, Action::Lie).on("*.log"))
+            .unwrap();
         bed.fs().fail(Fault::every(Call::Fsyncdir, Action::Lie)).unwrap();
         file.write_all_at(b"LOST", 0).unwrap();
         file.sync_data().unwrap();

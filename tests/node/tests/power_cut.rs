@@ -1,0 +1,92 @@
+//! Acceptance 3: nothing that was answered OK is lost by SIGKILL or a power cut.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says what it did"
+)]
+
+use nsquorum_faults::{Action, Call, Fault, Metadata, MountOptions};
+use nsquorum_node_tests::{Campaign, Disk, Ending, Load, NodeFlags, Rule, count, seed};
+
+/// Kills at random moments and power cuts at random calls, restart in the same directory each time.
+async fn kills(kills: u64, seed: u64, options: MountOptions) {
+    println!("{kills} kills on {options:?}; NSQUORUM_SEED={seed}");
+    let disk = Disk::faulty(options).unwrap();
+    // Small tables, so that logs and tables turn over under load.
+    let flags = NodeFlags::new(&["--memory-budget", "32MiB"]);
+    let mut campaign = Campaign::begin(disk, flags, seed).await.unwrap();
+    for kill in 0..kills {
+        let load = Load::mixed(100 + campaign.below(900));
+        let ending = match campaign.below(2) {
+            0 => Ending::Kill,
+            _ => Ending::PowerOff {
+                call: 1 + campaign.below(400),
+            },
+        };
+        let end = campaign.live(&load, &ending).await.unwrap();
+        println!(
+            "kill {kill}: {ending:?}, {:?}, {} messages answered OK so far",
+            end.exit, end.oks
+        );
+        assert!(
+            end.report.is_clean(),
+            "verify after kill {kill} finds {:?}",
+            end.report.findings
+        );
+    }
+    let violations = campaign.verdict().await.unwrap();
+    assert!(violations.is_empty(), "NSQUORUM_SEED={seed} {violations:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_lose_nothing_that_was_answered() {
+    let seed = seed();
+    kills(
+        count("NSQUORUM_KILLS", 4),
+        seed,
+        MountOptions {
+            seed,
+            ..MountOptions::default()
+        },
+    )
+    .await;
+}
+
+/// The same where directories forget what was not synced, and the last writes are torn in the middle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_lose_nothing_on_a_strict_disk_with_torn_writes() {
+    let seed = seed();
+    let options = MountOptions {
+        seed,
+        metadata: Metadata::Strict,
+        torn: true,
+        ..MountOptions::default()
+    };
+    kills(count("NSQUORUM_KILLS", 2), seed, options).await;
+}
+
+/// What the test above is worth: on a disk whose sync of the log does nothing, it fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_test_notices_a_missing_sync() {
+    let seed = seed();
+    println!("NSQUORUM_SEED={seed}");
+    let disk = Disk::faulty(MountOptions {
+        seed,
+        ..MountOptions::default()
+    })
+    .unwrap();
+    let mut campaign = Campaign::begin(disk, NodeFlags::default(), seed).await.unwrap();
+    // The note of how far the log is synced would be a lie too: it must not betray the loss before the clients do.
+    for file in ["*.log", "synced"] {
+        campaign
+            .disk()
+            .faults()
+            .fail(Fault::every(Call::Fsync, Action::Lie).on(file))
+            .unwrap();
+    }
+    let end = campaign.live(&Load::mixed(300), &Ending::Kill).await.unwrap();
+    assert!(end.fired > 0, "no sync was left out");
+    let violations = campaign.verdict().await.unwrap();
+    let lost = violations.iter().any(|violation| violation.rule == Rule::NothingLost);
+    assert!(lost, "syncs were left out and nobody missed a message: {violations:#?}");
+}
