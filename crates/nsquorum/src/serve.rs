@@ -6,7 +6,6 @@
 
 mod addresses;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -221,12 +220,10 @@ impl Signals {
         })
     }
 
-    fn received(&mut self) -> impl Future<Output = ()> {
-        async {
-            tokio::select! {
-                _ = self.terminate.recv() => {}
-                _ = self.interrupt.recv() => {}
-            }
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }

@@ -12,8 +12,8 @@
 pub mod directory;
 pub mod entry;
 mod error;
-pub mod inspect;
 mod janitor;
+pub mod inspect;
 pub mod log;
 pub mod memory;
 mod options;

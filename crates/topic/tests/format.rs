@@ -180,6 +180,24 @@ fn messages_of_one_publish_share_their_origin() {
 }
 
 #[test]
+fn different_origins_in_one_batch_stay_different() {
+    let other = Origin {
+        number: 1_001,
+        ..ORIGIN
+    };
+    let origins = [Some(ORIGIN), Some(other), None, Some(other), Some(ORIGIN)];
+    let messages = origins.map(|origin| NewMessage {
+        origin,
+        ..NewMessage::new(Bytes::new(), LogTime::new(0))
+    });
+    let view = BatchView::parse(build(&[], &messages)).unwrap();
+    assert_eq!(
+        view.messages().map(|message| message.origin).collect::<Vec<_>>(),
+        origins
+    );
+}
+
+#[test]
 fn a_damaged_body_is_noticed() {
     let bytes = full_batch();
     let mut damaged = BytesMut::from(&bytes[..]);

@@ -30,7 +30,8 @@ impl BodyId {
         let mut body = Vec::with_capacity(length + 8);
         body.extend(self.publisher.to_le_bytes());
         body.extend(self.serial.to_le_bytes());
-        let mut state = self.serial ^ (u64::from(self.publisher) << 40) ^ length as u64;
+        let publisher = u64::from(self.publisher).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+        let mut state = self.serial ^ publisher ^ length as u64;
         while body.len() < length {
             // An odd multiplier and a shift: enough that no two bodies look alike.
             state = state.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x2545_f491);

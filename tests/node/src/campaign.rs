@@ -41,6 +41,13 @@ pub enum Ending {
         /// Which call.
         call: u64,
     },
+    /// SIGTERM under load, then everything unsynced is lost.
+    Terminate,
+    /// Under load only so much space is left; the node is expected to end by itself.
+    FullDisk {
+        /// Bytes that can still be written.
+        free: u64,
+    },
     /// A call fails; the node is expected to end by itself. If it does not within `patience`, it is killed.
     Fault {
         /// The rule.
@@ -210,10 +217,15 @@ impl Campaign {
     async fn end(&mut self, node: &mut Node, ending: &Ending) -> Result<ExitReason> {
         let ended = match ending {
             Ending::Kill => None,
+            Ending::Terminate => Some(node.stop().await?.0),
             Ending::PowerOff { call } => {
                 self.disk.faults().fail(Fault::power_off_at(*call))?;
                 // Its own end, because every call fails, is as good as any; the power decides what is left.
                 node.until_ended(POWER_OFF_DEADLINE).await?
+            }
+            Ending::FullDisk { free } => {
+                self.disk.faults().space(Some(*free))?;
+                node.until_ended(LOAD_DEADLINE).await?
             }
             Ending::Fault {
                 fault,

@@ -86,8 +86,8 @@ impl Disk {
         }
     }
 
-    /// The power goes and comes back: everything that was not synced is gone, and no fault is armed any more. On a plain
-    /// disk nothing happens.
+    /// The power goes and comes back: everything that was not synced is gone, no fault is armed any more, and there is
+    /// space. On a plain disk nothing happens.
     ///
     /// # Errors
     /// If the mount is gone.
@@ -95,6 +95,7 @@ impl Disk {
         if let Self::Faulty { mount, .. } = self {
             mount.crash()?;
             mount.clear()?;
+            mount.space(None)?;
         }
         Ok(())
     }

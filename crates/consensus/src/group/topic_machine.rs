@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use nsquorum_storage::{Entry, EntryKind};
-use nsquorum_topic::{BatchView, EntryPosition, LeaderStart, NodeId, NodeIncarnation, Seq, TopicState};
+use nsquorum_topic::{BatchView, EntryPosition, LeaderStart, LogIndex, NodeId, NodeIncarnation, Seq, TopicState};
 use tokio::sync::mpsc;
 
 use super::events::TopicEvent;
@@ -81,16 +81,8 @@ impl Machine for TopicMachine {
         Ok(())
     }
 
-    fn mark(&self) -> u64 {
-        self.state.next_seq().get()
-    }
-
-    fn mark_of(state: &[u8]) -> Result<u64, Impossible> {
-        let state = TopicState::decode(state).map_err(|error| Impossible(format!("a checkpoint: {error}")))?;
-        Ok(state.next_seq().get())
-    }
-
-    fn needed_from(&self) -> u64 {
-        self.state.purge_floor().get()
+    /// Not the entry of the lowest unfinished message, but the index point before it: that is where readers begin.
+    fn needed_from(&self) -> LogIndex {
+        self.state.purge_index()
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nsquorum_storage::{Entry, EntryKind};
+use nsquorum_topic::LogIndex;
 use tokio::sync::watch;
 
 use super::command::MetadataBatch;
@@ -13,13 +14,12 @@ use crate::raft::{Impossible, Machine};
 /// Applies metadata entries and shows each new state to whoever watches.
 pub(crate) struct MetadataMachine {
     state: MetadataState,
-    applied: u64,
     published: watch::Sender<Arc<MetadataState>>,
 }
 
 impl MetadataMachine {
     pub(crate) fn new(published: watch::Sender<Arc<MetadataState>>) -> Self {
-        Self { state: MetadataState::default(), applied: 0, published }
+        Self { state: MetadataState::default(), published }
     }
 
     fn publish(&self) {
@@ -29,7 +29,6 @@ impl MetadataMachine {
 
 impl Machine for MetadataMachine {
     fn apply(&mut self, entry: &Entry) -> Result<(), Impossible> {
-        self.applied += 1;
         match entry.header().kind {
             // LeaderStart is the barrier of topic groups; here the blank entry of the new term is enough.
             EntryKind::Blank | EntryKind::Membership => return Ok(()),
@@ -58,16 +57,8 @@ impl Machine for MetadataMachine {
         Ok(())
     }
 
-    fn mark(&self) -> u64 {
-        self.applied
-    }
-
-    fn mark_of(_state: &[u8]) -> Result<u64, Impossible> {
-        Ok(0)
-    }
-
     /// The state holds everything: any checkpoint makes the log before it superfluous.
-    fn needed_from(&self) -> u64 {
-        u64::MAX
+    fn needed_from(&self) -> LogIndex {
+        LogIndex::new(u64::MAX)
     }
 }

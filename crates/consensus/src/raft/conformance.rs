@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use nsquorum_storage::{Durability, Entry, MemoryStore, NodeStore};
-use nsquorum_topic::GroupId;
+use nsquorum_environment::Environment;
+use nsquorum_storage::{Durability, Entry, MemoryStore, NodeStore, RocksStore, StoreOptions};
+use nsquorum_topic::{GroupId, LogIndex};
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tokio::sync::watch;
@@ -36,16 +37,8 @@ impl Machine for Counting {
         Ok(())
     }
 
-    fn mark(&self) -> u64 {
-        self.0
-    }
-
-    fn mark_of(_state: &[u8]) -> Result<u64, Impossible> {
-        Ok(0)
-    }
-
-    fn needed_from(&self) -> u64 {
-        0
+    fn needed_from(&self) -> LogIndex {
+        LogIndex::new(0)
     }
 }
 
@@ -82,4 +75,13 @@ fn run_suite<S: NodeStore>(store: S) {
 #[test]
 fn the_memory_store_keeps_openrafts_storage_contract() {
     run_suite(MemoryStore::new(Durability::Immediate));
+}
+
+#[test]
+fn the_rocksdb_store_keeps_openrafts_storage_contract() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let options = StoreOptions::new(directory.path(), Environment::system()).memory_budget(64 << 20);
+    let store = RocksStore::open(options).expect("a new directory opens");
+    run_suite(store.clone());
+    store.close().expect("closes");
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use nsquorum_storage::Entry;
+use nsquorum_topic::LogIndex;
 
 /// An entry that a correct leader cannot have written, or state that cannot be read: the group is quarantined on this node.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -19,12 +20,7 @@ pub(crate) trait Machine: Send + Sync + 'static {
     /// Replaces the state.
     fn restore(&mut self, state: &[u8]) -> Result<(), Impossible>;
 
-    /// How far the present state reaches, in the machine's own numbers. A checkpoint remembers it.
-    fn mark(&self) -> u64;
-
-    /// The mark of an encoded state.
-    fn mark_of(state: &[u8]) -> Result<u64, Impossible>;
-
-    /// The lowest mark whose log is still needed: a checkpoint with a mark at or below it makes the log before it superfluous.
-    fn needed_from(&self) -> u64;
+    /// The lowest position of the log that is still needed: to deliver from, or to walk to what is delivered. A checkpoint below it
+    /// makes the log before it superfluous.
+    fn needed_from(&self) -> LogIndex;
 }

@@ -28,13 +28,6 @@ type Snapshot = openraft::alias::SnapshotOf<RaftTypes, SnapshotBytes>;
 #[derive(Clone, Debug)]
 pub(crate) struct SnapshotBytes(pub(crate) Bytes);
 
-/// A checkpoint that waits for every floor to pass it.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    log_id: LogId,
-    mark: u64,
-}
-
 /// Why a group cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
@@ -51,7 +44,8 @@ pub(crate) struct GroupStateMachine<L, M> {
     last_applied: Option<LogId>,
     membership: StoredMembership,
     share: CheckpointShare,
-    candidate: Option<Candidate>,
+    /// The checkpoint that waits for every floor to pass it.
+    candidate: Option<LogId>,
     /// The newest checkpoint that makes the log before it superfluous, once it is durable.
     reclaim: watch::Sender<Option<LogId>>,
 }
@@ -72,12 +66,7 @@ impl<L: GroupLog, M: Machine> GroupStateMachine<L, M> {
             membership = decode_stored(&newest.membership)
                 .map_err(|error| Impossible(format!("the newest checkpoint: {error}")))?;
         }
-        let candidate = match log.checkpoint(CheckpointSlot::Candidate)? {
-            Some(Checkpoint { log_id: Some(log_id), state, .. }) => {
-                Some(Candidate { log_id, mark: M::mark_of(&state)? })
-            }
-            _ => None,
-        };
+        let candidate = log.checkpoint(CheckpointSlot::Candidate)?.and_then(|candidate| candidate.log_id);
         Ok(Self { log, machine, last_applied, membership, share: budget.share(), candidate, reclaim })
     }
 
@@ -98,7 +87,7 @@ impl<L: GroupLog, M: Machine> GroupStateMachine<L, M> {
         let mut slots = vec![CheckpointSlot::Newest];
         if let (None, Some(log_id)) = (self.candidate, checkpoint.log_id) {
             slots.push(CheckpointSlot::Candidate);
-            self.candidate = Some(Candidate { log_id, mark: self.machine.mark() });
+            self.candidate = Some(log_id);
         }
         // A failed write stops the node through the store's hook; nothing waits for a checkpoint.
         self.log.put_checkpoint(&slots, checkpoint, Box::new(|_| {}));
@@ -107,7 +96,7 @@ impl<L: GroupLog, M: Machine> GroupStateMachine<L, M> {
     /// Lets the log before the candidate go once no channel needs it.
     fn advance_purge(&mut self) {
         let Some(candidate) = self.candidate else { return };
-        if self.machine.needed_from() < candidate.mark {
+        if self.machine.needed_from() <= candidate.index {
             return;
         }
         self.candidate = None;
@@ -117,7 +106,7 @@ impl<L: GroupLog, M: Machine> GroupStateMachine<L, M> {
             CheckpointSlot::Purge,
             Box::new(move |result| {
                 if result.is_ok() {
-                    reclaim.send_replace(Some(candidate.log_id));
+                    reclaim.send_replace(Some(candidate));
                 }
             }),
         );

@@ -95,6 +95,11 @@ impl Graveyard {
         }
     }
 
+    /// What is left to free.
+    pub(super) fn dead_bytes(&self) -> u64 {
+        self.dead.values().sum()
+    }
+
     /// Frees at most [`STEP_BYTES`] of one dead file.
     pub(super) fn step(&mut self) -> Swept {
         if let Some((path, size)) = self.dead.pop_first() {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 pub(crate) use space::{Space, free_bytes};
 pub use synced::SyncedMark;
@@ -22,6 +22,7 @@ use self::graveyard::{Graveyard, Swept};
 use self::synced::SyncedWriter;
 use crate::directory::{DataDirectory, SYNCED_FILE};
 use crate::error::StorageError;
+use crate::log::SpaceState;
 use crate::options::StoreOptions;
 use crate::rocks::Probe;
 
@@ -29,6 +30,8 @@ use crate::rocks::Probe;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The pause between two steps of shrinking (measured: with 4 MiB per 10 ms other files' syncs stay below 8 ms).
 const SHRINK_EVERY: Duration = Duration::from_millis(10);
+/// Beyond this much to shrink the pause gets shorter in proportion: space must come back as fast as it is used up.
+const BACKLOG_BYTES: u64 = 256 << 20;
 /// Looks between two rounds of everything else: a second.
 const LOOKS_PER_ROUND: u32 = 4;
 /// Shrinking steps between two looks.
@@ -60,6 +63,46 @@ impl Watched {
     }
 }
 
+impl Watched {
+    fn run(mut self, probe: &Probe, stopped: &Receiver<()>) {
+        let (mut looks, mut steps) = (0u32, 0u32);
+        let mut dead = Swept::Clean;
+        loop {
+            match stopped.recv_timeout(self.pause(dead)) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if dead == Swept::More {
+                dead = self.graveyard.step();
+                steps = steps.wrapping_add(1);
+                if !steps.is_multiple_of(STEPS_PER_LOOK) {
+                    continue;
+                }
+            }
+            dead = self.graveyard.look();
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(LOOKS_PER_ROUND) {
+                self.space.look();
+                self.synced
+                    .look(probe.writes_begun(), || probe.writes_begun(), probe.writes_synced());
+                probe.check_background();
+            }
+        }
+    }
+
+    fn pause(&self, dead: Swept) -> Duration {
+        match dead {
+            Swept::Clean => LOOK_EVERY,
+            // A full disk is worse than a slow one.
+            Swept::More if self.space.get() != SpaceState::Ok => Duration::ZERO,
+            Swept::More => {
+                let share = self.graveyard.dead_bytes().div_ceil(BACKLOG_BYTES).max(1);
+                SHRINK_EVERY / u32::try_from(share).unwrap_or(u32::MAX)
+            }
+        }
+    }
+}
+
 /// The running thread.
 pub(crate) struct Janitor {
     stop: Sender<()>,
@@ -67,36 +110,14 @@ pub(crate) struct Janitor {
 }
 
 impl Janitor {
-    pub(crate) fn start(mut watched: Watched, probe: Probe) -> Result<Self, StorageError> {
+    pub(crate) fn start(watched: Watched, probe: Probe) -> Result<Self, StorageError> {
         let (stop, stopped) = crossbeam_channel::bounded(1);
         let thread = std::thread::Builder::new()
             .name("storage-janitor".into())
             .spawn(move || {
-                let (mut looks, mut steps) = (0u32, 0u32);
-                let mut dead = Swept::Clean;
-                loop {
-                    let pause = if dead == Swept::Clean { LOOK_EVERY } else { SHRINK_EVERY };
-                    match stopped.recv_timeout(pause) {
-                        Err(RecvTimeoutError::Timeout) => {}
-                        Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
-                    }
-                    if dead == Swept::More {
-                        dead = watched.graveyard.step();
-                        steps += 1;
-                        if steps % STEPS_PER_LOOK != 0 {
-                            continue;
-                        }
-                    }
-                    dead = watched.graveyard.look();
-                    looks += 1;
-                    if looks % LOOKS_PER_ROUND == 0 {
-                        watched.space.look();
-                        watched
-                            .synced
-                            .look(probe.writes_begun(), || probe.writes_begun(), probe.writes_synced());
-                        probe.check_background();
-                    }
-                }
+                // On Linux this is the thread's own priority. Without it the work is the same, only less polite.
+                let _ = rustix::process::nice(10);
+                watched.run(&probe, &stopped);
             })
             .map_err(|error| StorageError::io("start the janitor thread", &error))?;
         Ok(Self { stop, thread })

@@ -99,7 +99,14 @@ impl MemoryStore {
         Self::with(durability, BTreeMap::new())
     }
 
-    fn with(durability: Durability, durable: BTreeMap<GroupId, GroupData>) -> Self {
+    fn with(durability: Durability, mut durable: BTreeMap<GroupId, GroupData>) -> Self {
+        for data in durable.values_mut() {
+            // A mark may have been saved for entries that never became durable here.
+            let last = data.state().last;
+            data.committed = data
+                .committed
+                .and_then(|mark| last.map(|last| if last.index < mark.index { last } else { mark }));
+        }
         let mut inner = Inner {
             durable,
             ..Inner::default()

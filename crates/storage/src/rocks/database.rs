@@ -167,13 +167,21 @@ impl Reader<'_> {
         self.family(STATE)
     }
 
-    /// Errors of flushes and compactions since the database was opened.
-    pub(super) fn background_errors(&self) -> u64 {
-        self.db()
-            .property_int_value(rocksdb::properties::BACKGROUND_ERRORS)
-            .ok()
-            .flatten()
-            .unwrap_or(0)
+    /// What a flush or a compaction failed with since the database was opened, if one did.
+    pub(super) fn background_error(&self) -> Option<StorageError> {
+        const DOING: &str = "flush or compact";
+        let errors = self.db().property_int_value(rocksdb::properties::BACKGROUND_ERRORS);
+        let errors = errors.ok().flatten().filter(|errors| *errors > 0)?;
+        // The count has no reason. A database that such an error has stopped tells it to whoever writes, be it nothing.
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        Some(match self.db().write_opt(WriteBatch::default(), &options) {
+            Err(error) => database_error(DOING, &error),
+            Ok(()) => StorageError::Io {
+                doing: DOING.into(),
+                reason: format!("{errors} background errors; the database's LOG names them").into(),
+            },
+        })
     }
 
     /// The checked value at a key of the state family.

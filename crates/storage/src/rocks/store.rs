@@ -96,7 +96,7 @@ impl RocksStore {
             },
         )?;
         let handle = Handle {
-            path: options.directory.clone(),
+            path: options.directory,
             identity: directory.identity().clone(),
             database,
             progress,
@@ -143,12 +143,10 @@ impl Probe {
 
     /// Fails the store if a flush or a compaction failed: the database would only tell the next writer.
     pub(crate) fn check_background(&self) {
-        let errors = self.database.reader().map_or(0, |reader| reader.background_errors());
-        if errors > 0 {
-            self.progress.fail(&StorageError::Io {
-                doing: "flush or compact".into(),
-                reason: format!("{errors} background errors; the database's LOG names them").into(),
-            });
+        if let Ok(reader) = self.database.reader()
+            && let Some(error) = reader.background_error()
+        {
+            self.progress.fail(&error);
         }
     }
 }

@@ -13,6 +13,8 @@
 
 mod batch;
 mod queues;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

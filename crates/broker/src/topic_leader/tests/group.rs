@@ -84,10 +84,8 @@ pub(super) struct FakeGroup {
     /// Everything that apply ever accepted.
     pub(super) stored: BTreeMap<Seq, Stored>,
     pub(super) bodies: BTreeSet<Bytes>,
-    /// Messages that were emptied out of a channel, and those that another leader delivered.
+    /// Messages that were emptied out of a channel.
     pub(super) excused: BTreeSet<(ChannelIncarnation, Seq)>,
-    /// Deliveries that another leader made.
-    pub(super) foreign_deliveries: BTreeMap<(ChannelIncarnation, Seq), u64>,
     pub(super) void: u64,
     pub(super) refused: u64,
 }
@@ -105,7 +103,6 @@ impl FakeGroup {
             stored: BTreeMap::new(),
             bodies: BTreeSet::new(),
             excused: BTreeSet::new(),
-            foreign_deliveries: BTreeMap::new(),
             void: 0,
             refused: 0,
         }

@@ -278,11 +278,10 @@ impl Model {
         model.statuses.insert(seq, Status::InFlight { consumer: id, delivery: token.delivery, attempts: token.attempts });
     }
 
-    /// Another leader has delivered this message that often.
-    pub(super) fn delivered_elsewhere(&mut self, channel: ChannelIncarnation, seq: Seq, times: u64) {
+    /// Another leader has delivered this message once.
+    pub(super) fn delivered_elsewhere(&mut self, channel: ChannelIncarnation, seq: Seq) {
         self.delivered.insert((channel, seq));
-        let count = self.deliveries.entry((channel, seq)).or_default();
-        *count = (*count).max(times);
+        *self.deliveries.entry((channel, seq)).or_default() += 1;
     }
 
     /// Messages of a channel that consumers, or the time of those that are gone, hold.

@@ -1,173 +1,17 @@
-//! The whole path above the disk: broker, consensus and topics over the store in memory.
+//! What a node promises while nothing goes wrong, and over a clean restart.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use nsquorum_broker::{
-    AdminAction, AdminError, Broker, BrokerConfig, ClientDescription, Delivery, LeaseTable, PublishError,
-    SubscribeError, Subscription, SubscriptionEvent, SubscriptionOptions, TopicStats,
+    AdminAction, AdminError, ClientDescription, PublishError, SubscribeError, SubscriptionEvent, SubscriptionOptions,
 };
-use nsquorum_consensus::{ClusterOfOne, ConsensusOptions, NodeIdentity};
-use nsquorum_environment::{Environment, WallTime};
-use nsquorum_protocol::{ChannelName, TopicName};
+use nsquorum_environment::WallTime;
+use nsquorum_protocol::TopicName;
 use nsquorum_storage::{Durability, MemoryStore, SpaceState};
-use nsquorum_topic::{LogTime, NewMessage, NodeId, NodeIncarnation, Seq};
-use parking_lot::Mutex;
+use nsquorum_topic::Seq;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-struct Node {
-    broker: Broker,
-    cluster: Arc<ClusterOfOne>,
-    space: Arc<Mutex<SpaceState>>,
-}
-
-impl Node {
-    async fn start(store: &MemoryStore, incarnation: u64) -> Self {
-        let environment = Environment::system();
-        let space = Arc::new(Mutex::new(SpaceState::Ok));
-        let broker = Broker::new(BrokerConfig {
-            environment: environment.clone(),
-            publish_bytes_max: 64 << 20,
-            tail_bytes_max: 64 << 20,
-            space: {
-                let space = Arc::clone(&space);
-                Arc::new(move || *space.lock())
-            },
-        });
-        let options = ConsensusOptions {
-            store: store.clone(),
-            environment,
-            identity: NodeIdentity { node: NodeId::new(1), incarnation: NodeIncarnation::new(incarnation) },
-            checkpoint_bytes: 1 << 20,
-        };
-        let cluster = ClusterOfOne::start(options, Arc::new(broker.clone())).await.expect("a node starts");
-        let cluster = Arc::new(cluster);
-        broker.connect(cluster.clone());
-        Self { broker, cluster, space }
-    }
-
-    async fn publish(&self, bodies: &[&str]) {
-        self.try_publish(bodies, 0).await.expect("published");
-    }
-
-    async fn try_publish(&self, bodies: &[&str], defer_ms: u32) -> Result<(), PublishError> {
-        let messages = bodies.iter().map(|body| message(body, defer_ms)).collect();
-        within(self.broker.publish(&topic(), messages, None)).await
-    }
-
-    async fn subscribe(&self, channel: &str, ready: u32) -> Consumer {
-        self.subscribe_with_timeout(channel, ready, PATIENCE).await
-    }
-
-    async fn subscribe_with_timeout(&self, channel: &str, ready: u32, msg_timeout: Duration) -> Consumer {
-        let client = Arc::new(ClientDescription {
-            client_id: "test".into(),
-            hostname: "test".into(),
-            user_agent: "test".into(),
-            remote_address: "127.0.0.1:1".into(),
-            connected_at: WallTime::from_nanos(0),
-            sample_rate: 0,
-            topology_zone: String::new(),
-            topology_region: String::new(),
-        });
-        let options = SubscriptionOptions { client, msg_timeout };
-        let subscription =
-            within(self.broker.subscribe(&topic(), &name(channel), options)).await.expect("subscribed");
-        subscription.handle.ready(ready);
-        Consumer {
-            subscription,
-            leases: LeaseTable::new(msg_timeout, PATIENCE),
-            clock: self.broker.environment().clone(),
-        }
-    }
-
-    async fn stats(&self) -> TopicStats {
-        within(self.broker.stats(Some(&topic()), None)).await.pop().expect("the topic exists")
-    }
-
-    async fn administer(&self, action: AdminAction) -> Result<(), AdminError> {
-        within(self.broker.administer(&topic(), action)).await
-    }
-
-    async fn wait_for_stats(&self, holds: impl Fn(&TopicStats) -> bool) -> TopicStats {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            let stats = self.stats().await;
-            if holds(&stats) {
-                return stats;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "in vain: {stats:?}");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-}
-
-struct Consumer {
-    subscription: Subscription,
-    leases: LeaseTable,
-    clock: Environment,
-}
-
-impl Consumer {
-    async fn receive(&mut self) -> Delivery {
-        match within(self.subscription.deliveries.next()).await.expect("the channel exists") {
-            SubscriptionEvent::Deliver(delivery) => {
-                self.leases.delivered(&delivery, self.clock.clock.now());
-                delivery
-            }
-            SubscriptionEvent::Emptied => panic!("emptied"),
-        }
-    }
-
-    fn finish(&mut self, delivery: &Delivery) {
-        let event = self.leases.finish(delivery.token.seq).expect("held");
-        self.subscription.handle.events(vec![event]);
-    }
-
-    fn requeue(&mut self, delivery: &Delivery, delay_ms: u32) {
-        let event = self.leases.requeue(delivery.token.seq, delay_ms).expect("held");
-        self.subscription.handle.events(vec![event]);
-    }
-
-    async fn take(&mut self, count: usize) -> Vec<(u64, u16, String)> {
-        let mut seen = Vec::new();
-        for _ in 0..count {
-            let delivery = self.receive().await;
-            seen.push(summary(&delivery));
-            self.finish(&delivery);
-        }
-        seen
-    }
-
-    fn disconnect(self) {
-        self.subscription.handle.disconnect(self.leases.disconnect());
-    }
-}
-
-fn summary(delivery: &Delivery) -> (u64, u16, String) {
-    let body = String::from_utf8(delivery.body.to_vec()).expect("text");
-    (delivery.token.seq.get(), delivery.token.attempts.get(), body)
-}
-
-fn message(body: &str, defer_ms: u32) -> NewMessage {
-    let mut message = NewMessage::new(Bytes::copy_from_slice(body.as_bytes()), LogTime::new(1));
-    message.defer_ms = defer_ms;
-    message
-}
-
-fn topic() -> TopicName {
-    TopicName::try_from("invoices").expect("valid")
-}
-
-fn name(channel: &str) -> ChannelName {
-    ChannelName::try_from(channel).expect("valid")
-}
-
-async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("in time")
-}
+use crate::harness::{Node, PATIENCE, message, name, topic, within};
 
 fn store() -> MemoryStore {
     MemoryStore::new(Durability::Immediate)

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Every acceptance line with its full count. Resumable: a line that has passed for this commit is not run again.
+# Writes report.md with each line's command, result, time, figures and seeds.
+#
+#   ./dev prove                 all lines
+#   ./dev prove LINE...         these lines
+#   ./dev prove --list          the lines
+set -euo pipefail
+
+commit="$(git rev-parse --short HEAD)"
+git diff --quiet HEAD -- || commit="$commit-dirty"
+work="$CARGO_TARGET_DIR/prove/$commit"
+mkdir -p "$work"
+: "${NSQUORUM_SEED:=$(date +%s)}"
+export NSQUORUM_SEED
+
+node_test() { cargo test --locked --release -p nsquorum-node-tests --test "$1" -- --nocapture --test-threads 1 "${@:2}"; }
+
+# Names of the lines, in the order in which they run: cheap ones first.
+lines=(check topic-histories leader-histories storage power-cut disk-errors damage disk-full memory restart interop invoices bench)
+
+line_check() { ./dev check; }                                                                # acceptance 1 (part)
+line_interop() { tests/interop/run --count 100000; }                                         # acceptance 2
+line_invoices() { examples/invoices/run --count 5000; }                                      # acceptance 2
+line_power_cut() { NSQUORUM_KILLS=50 node_test power_cut; }                                  # acceptance 3
+line_topic_histories() {                                                                     # acceptance 4
+    NSQUORUM_HISTORIES=100000 cargo test --locked --release -p nsquorum-topic -- --nocapture
+}
+line_leader_histories() {                                                                    # acceptance 4
+    NSQUORUM_HISTORIES=20000 cargo test --locked --release -p nsquorum-broker --lib -- --nocapture
+}
+line_storage() { NSQUORUM_HISTORIES=2000 NSQUORUM_FLIPS=1000 cargo test --locked --release -p nsquorum-storage -- --nocapture; } # acceptance 5
+line_disk_errors() { NSQUORUM_FAILURES=100 node_test disk_errors; }                          # acceptance 5
+line_damage() { NSQUORUM_FLIPS=1000 node_test damage; }                                      # acceptance 5
+line_bench() { build/bench.sh --runs 5 --json "$work/bench.json"; }                          # acceptance 6
+line_disk_full() { node_test disk_full; }                                                    # acceptance 7
+line_memory() { NSQUORUM_BACKLOG=1000000 node_test memory; }                                 # acceptance 7
+line_restart() { node_test restart; }                                                        # acceptance 1, 7
+
+if [ "${1:-}" = --list ]; then
+    printf '%s\n' "${lines[@]}"
+    exit 0
+fi
+[ $# = 0 ] || lines=("$@")
+
+for line in "${lines[@]}"; do
+    function="line_${line//-/_}"
+    declare -F "$function" >/dev/null || { echo "no line $line; see ./dev prove --list" >&2; exit 2; }
+    [ -f "$work/$line.passed" ] && continue
+    printf '== %s\n' "$line" >&2
+    started=$(date +%s)
+    # `set -e` does not reach into a condition: the subshell is what makes the first failing command end the line.
+    if (set -e; "$function") >"$work/$line.log" 2>&1; then result=passed; else result=FAILED; fi
+    echo "$result in $(($(date +%s) - started)) s, seed $NSQUORUM_SEED" | tee "$work/$line.result" >&2
+    [ "$result" = FAILED ] || touch "$work/$line.passed"
+done
+
+{
+    echo "# Proof of $commit"
+    echo
+    echo "$(date -u +%FT%TZ), $(nproc) cores, $(uname -sr), $(sed -n 's/model name.*: //p' /proc/cpuinfo | head -n1)"
+    for log in "$work"/*.log; do
+        line="$(basename "$log" .log)"
+        printf '\n## %s: %s\n\n' "$line" "$(cat "$work/$line.result" 2>/dev/null || echo "interrupted")"
+        printf '    %s\n\n' "$(declare -f "line_${line//-/_}" 2>/dev/null | sed -n '3p' | sed 's/^ *//')"
+        # Figures, verdicts and closing lines; the whole log lies beside the report.
+        grep -E '^(figure:|seed|test result:|run [0-9]|[a-z-]+ +[0-9.]+k? )|target (met|MISSED)|[0-9]+ passed|agree|FAILED|panicked' "$log" |
+            grep -v '0 passed; 0 failed' | sed 's/^/    /' | tail -n 60 || true
+    done
+} >"$work/report.md"
+echo "$work/report.md"
+! grep -l FAILED "$work"/*.result >/dev/null 2>&1

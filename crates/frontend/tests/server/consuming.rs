@@ -1,0 +1,152 @@
+use nsquorum_broker::AdminAction;
+use nsquorum_protocol::{ChannelName, Frame};
+
+use crate::node::{Client, TestNode, ok, topic};
+
+fn channel(name: &str) -> ChannelName {
+    ChannelName::try_from(name).expect("valid")
+}
+
+#[tokio::test]
+async fn messages_of_every_size_arrive_as_they_were_sent() {
+    let node = TestNode::start().await;
+    let mut producer = Client::open(&node).await;
+    let mut consumer = Client::subscribed(&node, "c", 2500).await;
+    let sizes = [1, 15, 16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 100_000, 1 << 20];
+    for (at, size) in sizes.into_iter().enumerate() {
+        let body: Vec<u8> = (0..size).map(|byte| (byte * 31 + at) as u8).collect();
+        producer.publish(&body).await;
+        assert_eq!(producer.frame().await, Some(ok()));
+        let (seq, attempts, arrived) = consumer.message().await;
+        assert_eq!((seq, attempts), (at as u64 + 1, 1));
+        assert!(arrived == body, "a body of {size} bytes arrived changed");
+    }
+}
+
+#[tokio::test]
+async fn a_ready_count_is_a_ceiling_that_a_fin_frees() {
+    let node = TestNode::start().await;
+    let mut producer = Client::open(&node).await;
+    for _ in 0..3 {
+        producer.publish(b"x").await;
+        assert_eq!(producer.frame().await, Some(ok()));
+    }
+    let mut consumer = Client::subscribed(&node, "c", 1).await;
+    for seq in 1..=3 {
+        assert_eq!(consumer.message().await.0, seq);
+        // The next message needs this FIN; the answer to a foreign id shows that nothing came before.
+        consumer.send(b"FIN ffffffffffffffff\n").await;
+        match consumer.frame().await {
+            Some(Frame::Error(text)) => {
+                assert_eq!(&text[..], b"E_FIN_FAILED FIN ffffffffffffffff failed ID not in flight");
+            }
+            other => panic!("{other:?}"),
+        }
+        consumer.send(format!("FIN {seq:016x}\n").as_bytes()).await;
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_own_a_message_is_told_so() {
+    let node = TestNode::start().await;
+    let mut owner = Client::subscribed(&node, "c", 1).await;
+    let mut other = Client::subscribed(&node, "c", 0).await;
+    owner.publish(b"x").await;
+    let mut seen = [owner.frame().await, owner.frame().await];
+    seen.sort_by_key(|frame| *frame == Some(ok()));
+    assert!(matches!(seen, [Some(Frame::Message { .. }), Some(_)]), "{seen:?}");
+    other.send(b"FIN 0000000000000001\n").await;
+    match other.frame().await {
+        Some(Frame::Error(text)) => {
+            assert_eq!(
+                &text[..],
+                b"E_FIN_FAILED FIN 0000000000000001 failed client does not own message"
+            );
+        }
+        frame => panic!("{frame:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_a_lost_consumer_never_got_goes_to_the_next_at_once_and_costs_no_attempt() {
+    const COUNT: u64 = 100;
+    let node = TestNode::start().await;
+    let mut producer = Client::open(&node).await;
+    for _ in 0..COUNT {
+        producer.publish(&vec![b'x'; 1 << 20]).await;
+        assert_eq!(producer.frame().await, Some(ok()));
+    }
+    // 100 MB do not fit the sockets' buffers; this consumer reads one message and is gone.
+    let mut lost = Client::subscribed(&node, "c", 2500).await;
+    assert_eq!(lost.message().await.0, 1);
+    drop(lost);
+    let mut next = Client::subscribed(&node, "c", 2500).await;
+    let (first, attempts, _) = next.message().await;
+    assert!(first > 1, "the first was delivered and waits for its timeout");
+    assert_eq!(attempts, 1);
+    let mut last = first;
+    while last < COUNT {
+        let (seq, attempts, _) = next.message().await;
+        assert_eq!((seq, attempts), (last + 1, 1));
+        last = seq;
+    }
+}
+
+#[tokio::test]
+async fn deleting_a_channel_closes_its_consumers_without_a_word() {
+    let node = TestNode::start().await;
+    let mut consumer = Client::subscribed(&node, "c", 1).await;
+    let mut unconcerned = Client::subscribed(&node, "d", 1).await;
+    node.broker
+        .administer(&topic(), AdminAction::DeleteChannel(channel("c")))
+        .await
+        .expect("deleted");
+    assert_eq!(consumer.frame().await, None);
+    unconcerned.publish(b"x").await;
+    assert!(unconcerned.frame().await.is_some());
+}
+
+#[tokio::test]
+async fn emptying_a_channel_frees_its_consumers() {
+    let node = TestNode::start().await;
+    let mut consumer = Client::subscribed(&node, "c", 1).await;
+    let mut producer = Client::open(&node).await;
+    producer.publish(b"a").await;
+    assert_eq!(consumer.message().await.0, 1);
+    node.broker
+        .administer(&topic(), AdminAction::EmptyChannel(channel("c")))
+        .await
+        .expect("emptied");
+    producer.publish(b"b").await;
+    assert_eq!(
+        consumer.message().await.0,
+        2,
+        "the slot is free although nothing was finished"
+    );
+    consumer.send(b"FIN 0000000000000001\n").await;
+    match consumer.frame().await {
+        Some(Frame::Error(text)) => {
+            assert_eq!(&text[..], b"E_FIN_FAILED FIN 0000000000000001 failed ID not in flight");
+        }
+        frame => panic!("{frame:?}"),
+    }
+}
+
+#[tokio::test]
+async fn after_cls_the_consumer_finishes_what_it_has() {
+    let node = TestNode::start().await;
+    let mut consumer = Client::subscribed(&node, "c", 1).await;
+    let mut producer = Client::open(&node).await;
+    producer.publish(b"a").await;
+    assert_eq!(consumer.message().await.0, 1);
+    consumer.send(b"CLS\n").await;
+    assert_eq!(consumer.frame().await, Some(Frame::Response(b"CLOSE_WAIT"[..].into())));
+    producer.publish(b"b").await;
+    consumer.send(b"FIN 0000000000000001\nFIN 0000000000000001\n").await;
+    match consumer.frame().await {
+        Some(Frame::Error(text)) => assert!(text.ends_with(b"ID not in flight"), "{text:?}"),
+        frame => panic!("the second message must not come: {frame:?}"),
+    }
+    let mut next = Client::subscribed(&node, "c", 1).await;
+    assert_eq!(next.message().await.0, 2);
+}
