@@ -15,13 +15,13 @@ use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admission::{Admission, Admitted};
-use crate::publish::PublishTicket;
+use crate::publish::{PublishError, PublishTicket};
 use crate::stats::TopicStats;
 use crate::subscription::{
     DeliveryReceiver, SubscribeError, Subscription, SubscriptionHandle, SubscriptionId, SubscriptionOptions,
 };
 use crate::topic_leader::{
-    ChannelChange, Command, LeaderInput, LeaderLimits, LeaderShell, Publish, Subscribe, TailBudget,
+    ChannelChange, Command, LeaderInput, LeaderLimits, LeaderShell, Publish, Subscribe, TailBudget, refuse_all,
 };
 
 /// How long an administrative call waits for its effect.
@@ -150,8 +150,8 @@ impl Broker {
     /// Calls made one after the other are stored in that order.
     pub fn publish(&self, topic: &TopicName, messages: Vec<NewMessage>, admitted: Option<Admitted>) -> PublishTicket {
         let (answer, receiver) = oneshot::channel();
-        self.send(topic, LeaderInput::Publish(Publish { messages, answer }));
-        PublishTicket::new(receiver, admitted)
+        self.send(topic, LeaderInput::Publish(Publish { messages, answer, _admitted: admitted }));
+        PublishTicket::new(receiver)
     }
 
     /// Attaches a consumer, creating topic and channel on first use. Every message that is answered `OK` after this has resolved
@@ -355,25 +355,29 @@ impl Broker {
     }
 }
 
+impl Routes {
+    /// Makes the route belong to a group, and gives out its inbox with all that has arrived.
+    fn claim(&mut self, name: &TopicName, group: GroupId) -> Unclaimed {
+        match self.unclaimed.remove(name) {
+            Some(inbox) => {
+                if let Some(route) = self.by_name.get_mut(name) {
+                    route.group = Some(group);
+                }
+                inbox
+            }
+            None => {
+                let (leader, inbox) = mpsc::unbounded_channel();
+                self.by_name.insert(name.clone(), Route { group: Some(group), leader });
+                inbox
+            }
+        }
+    }
+}
+
 impl TopicHost for Broker {
     fn topic_started(&self, topic: TopicGroup) {
         let (name, group) = (topic.name.clone(), topic.group);
-        let inbox = {
-            let mut routes = self.0.routes.write();
-            match routes.unclaimed.remove(&name) {
-                Some(inbox) => {
-                    if let Some(route) = routes.by_name.get_mut(&name) {
-                        route.group = Some(group);
-                    }
-                    inbox
-                }
-                None => {
-                    let (leader, inbox) = mpsc::unbounded_channel();
-                    routes.by_name.insert(name.clone(), Route { group: Some(group), leader });
-                    inbox
-                }
-            }
-        };
+        let inbox = self.0.routes.write().claim(&name, group);
         let inner = Arc::clone(&self.0);
         let spawn = Arc::clone(&self.0.config.environment.spawn);
         spawn.spawn(Box::pin(async move {
@@ -396,6 +400,11 @@ impl TopicHost for Broker {
             drop(inner);
             shell.run(topic, inbox).await;
         }));
+    }
+
+    fn topic_failed(&self, name: &TopicName, group: GroupId) {
+        let inbox = self.0.routes.write().claim(name, group);
+        self.0.config.environment.spawn.spawn(Box::pin(refuse_all(inbox, PublishError::Quarantined)));
     }
 
     fn topic_stopped(&self, name: &TopicName, group: GroupId) {

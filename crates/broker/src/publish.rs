@@ -6,8 +6,6 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
-use crate::admission::Admitted;
-
 /// Why a publish was not answered `OK`. The outcome is *unknown* unless the text says that nothing was stored: NSQ clients see it as
 /// the cause in `E_PUB_FAILED PUB failed <cause>` and decide themselves whether to send again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,12 +41,11 @@ impl PublishError {
 #[derive(Debug)]
 pub struct PublishTicket {
     answer: oneshot::Receiver<Result<(), PublishError>>,
-    _admitted: Option<Admitted>,
 }
 
 impl PublishTicket {
-    pub(crate) fn new(answer: oneshot::Receiver<Result<(), PublishError>>, admitted: Option<Admitted>) -> Self {
-        Self { answer, _admitted: admitted }
+    pub(crate) fn new(answer: oneshot::Receiver<Result<(), PublishError>>) -> Self {
+        Self { answer }
     }
 }
 

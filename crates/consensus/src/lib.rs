@@ -13,5 +13,5 @@ mod raft;
 
 pub use error::{ConsensusError, Refusal};
 pub use group::{BoxFuture, TopicEvent, TopicGroup, TopicHost, TopicLog};
-pub use metadata::{MetadataState, TopicRecord};
+pub use metadata::{MetadataState, OfflineMetadata, TopicRecord};
 pub use node::{Cluster, ClusterOfOne, ConsensusOptions, NodeIdentity};

@@ -19,7 +19,7 @@ use crate::raft::CheckpointBudget;
 const OPENING_GROUPS_MAX: usize = 16;
 /// Metadata commands in one entry.
 const COMMANDS_PER_ENTRY_MAX: usize = 256;
-/// Metadata commands that wait; creating topics is refused beyond it.
+/// Metadata commands that wait in the inbox; beyond it their callers wait.
 const COMMANDS_WAITING_MAX: usize = 4096;
 
 /// Which node this is, and its how-manieth life.
@@ -287,6 +287,7 @@ impl<S: NodeStore> Groups<S> {
                     "a topic cannot be opened; the others go on; run `nsquorum verify` on the stopped directory"
                 );
                 metrics::counter!("nsquorum_quarantined_groups_total").increment(1);
+                self.host.topic_failed(&running.name, group);
             }
         }
     }
@@ -310,15 +311,12 @@ impl<S: NodeStore> Groups<S> {
         self.context.store.delete_group(group, Box::new(move |result| drop(sender.send(result))));
         let commands = self.commands.clone();
         self.context.environment.spawn.spawn(Box::pin(async move {
-            match deleted.await {
-                Ok(Ok(())) => {
-                    let forget = MetadataCommand::ForgetGroup { group: group.get() };
-                    if let Err(error) = command_to(commands, forget).await {
-                        tracing::debug!(%error, "a tombstone stays until the next start");
-                    }
+            // After a failure the store's hook has been told, and the tombstone deletes the data at the next start.
+            if let Ok(Ok(())) = deleted.await {
+                let forget = MetadataCommand::ForgetGroup { group: group.get() };
+                if let Err(error) = command_to(commands, forget).await {
+                    tracing::debug!(%error, "a tombstone stays until the next start");
                 }
-                // The store's hook has been told; the tombstone deletes the data at the next start.
-                Ok(Err(_)) | Err(_) => {}
             }
         }));
     }

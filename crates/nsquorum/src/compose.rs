@@ -49,8 +49,10 @@ impl NodeSettings {
     }
 }
 
-/// Log that a restart may have to replay.
-const CHECKPOINT_BYTES: u64 = 64 << 20;
+/// Log that a restart may have to replay, in bytes, at most.
+const CHECKPOINT_BYTES_MAX: u64 = 64 << 20;
+/// Below this checkpoints would cost more than they save.
+const CHECKPOINT_BYTES_MIN: u64 = 1 << 20;
 
 /// A running node.
 pub(crate) struct Node {
@@ -81,7 +83,8 @@ impl Node {
             store: store.clone(),
             environment,
             identity,
-            checkpoint_bytes: CHECKPOINT_BYTES,
+            // The log that is not covered by a checkpoint is what memtables hold on to: it follows the same budget.
+            checkpoint_bytes: (settings.memory_budget / 4).clamp(CHECKPOINT_BYTES_MIN, CHECKPOINT_BYTES_MAX),
         };
         let cluster = ClusterOfOne::start(consensus, Arc::new(broker.clone()))
             .await

@@ -17,7 +17,7 @@ pub(crate) enum Exit {
     WriteFailed,
     /// No space was left for a write. What was answered OK is on disk; restarting with space loses nothing.
     NoSpace,
-    /// Stored data are damaged, or hold what no correct node writes. Restarting does not help; see `nsquorum verify`.
+    /// Stored data are damaged or hold what no correct node writes, or an invariant of the program does not hold. Restarting does not help; see `nsquorum verify`.
     ImpossibleData,
     /// Another process uses the data directory.
     DirectoryInUse,

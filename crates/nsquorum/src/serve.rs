@@ -39,6 +39,7 @@ pub(crate) fn run(args: &ServeArgs) -> Exit {
         complain(&complaint);
         return Exit::Usage;
     }
+    stop_on_panic();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -53,6 +54,16 @@ pub(crate) fn run(args: &ServeArgs) -> Exit {
             stopped.exit
         }
     }
+}
+
+/// A panic is an invariant that does not hold. Only one task would end by it, and whoever waits for that task would wait for ever; so the
+/// process ends instead, and what was answered OK is on disk.
+fn stop_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        Exit::ImpossibleData.now()
+    }));
 }
 
 /// Why a node did not start, and the code for it.

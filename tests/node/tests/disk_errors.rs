@@ -76,8 +76,10 @@ const TABLES: [Site; 8] = [
 ];
 
 /// Everything that a start does, and what keeps house.
-const ANYWHERE: [Site; 10] = [
-    site(Call::Rename, "*", 2).at_start(),
+const ANYWHERE: [Site; 12] = [
+    site(Call::Rename, "nsquorum.json*", 1).at_start(),
+    site(Call::Rename, "CURRENT", 1).at_start(),
+    site(Call::Rename, "*", 3).at_start().may_be_survived(),
     site(Call::Create, "*", 8).at_start().may_be_survived(),
     site(Call::Write, "*", 20).at_start().may_be_survived(),
     site(Call::Fsync, "*", 10).at_start().may_be_survived(),

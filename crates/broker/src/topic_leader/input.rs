@@ -4,6 +4,7 @@ use nsquorum_protocol::ChannelName;
 use nsquorum_topic::{Event, NewMessage, Seq};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::admission::Admitted;
 use crate::leases::{LeaseEvent, OrphanedLeases};
 use crate::node::AdminError;
 use crate::publish::PublishError;
@@ -15,6 +16,8 @@ use crate::subscription::{SubscribeError, SubscriptionEvent, SubscriptionId, Sub
 pub(crate) struct Publish {
     pub(crate) messages: Vec<NewMessage>,
     pub(crate) answer: oneshot::Sender<Result<(), PublishError>>,
+    /// Held for as long as the bodies are, also beyond the time that the publisher waits.
+    pub(crate) _admitted: Option<Admitted>,
 }
 
 /// A consumer that wants to attach to a channel.

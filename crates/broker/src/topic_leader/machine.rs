@@ -873,7 +873,7 @@ fn count_redelivery(cause: &'static str) {
 }
 
 /// Answers an input of a topic that is over.
-fn refuse(input: LeaderInput, why: PublishError) {
+pub(super) fn refuse(input: LeaderInput, why: PublishError) {
     match input {
         LeaderInput::Publish(publish) => drop(publish.answer.send(Err(why))),
         LeaderInput::Subscribe(subscribe) => {

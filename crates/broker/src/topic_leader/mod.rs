@@ -23,4 +23,4 @@ mod tests;
 
 pub(crate) use input::{ChannelChange, Command, LeaderInput, Publish, Subscribe};
 pub(crate) use machine::LeaderLimits;
-pub(crate) use shell::{LeaderShell, TailBudget};
+pub(crate) use shell::{LeaderShell, TailBudget, refuse_all};

@@ -91,12 +91,12 @@ enum Source {
 
 impl ReaderJob {
     /// Does the job from memory alone; `None` if the disk is needed.
-    pub(crate) fn from_memory(&self, log: &dyn TopicLog) -> Option<ReaderDone> {
+    pub(crate) fn run_from_memory(&self, log: &dyn TopicLog) -> Option<ReaderDone> {
         self.run(log, Source::Memory)
     }
 
     /// Does the job. May touch the disk.
-    pub(crate) fn from_disk(&self, log: &dyn TopicLog) -> ReaderDone {
+    pub(crate) fn run_from_disk(&self, log: &dyn TopicLog) -> ReaderDone {
         self.run(log, Source::Disk).expect("only a reader without the disk gives up")
     }
 

@@ -11,8 +11,9 @@ use nsquorum_topic::{GroupId, Seq};
 use tokio::sync::mpsc;
 
 use super::input::LeaderInput;
-use super::machine::{LeaderLimits, Output, TopicLeader};
+use super::machine::{LeaderLimits, Output, TopicLeader, refuse};
 use super::reader::{ReaderDone, ReaderJob};
+use crate::publish::PublishError;
 
 /// Inputs taken before the machine steps: one entry's worth.
 const INPUTS_PER_STEP_MAX: usize = 4096;
@@ -38,6 +39,13 @@ impl TailBudget {
         self.used.fetch_add(now, Ordering::Relaxed);
         let used = self.used.fetch_sub(before, Ordering::Relaxed) - before;
         if used < self.bytes_max { WINDOW_BYTES_MAX } else { WINDOW_BYTES_MIN }
+    }
+}
+
+/// Stands in for a leader that cannot be: answers every input with the same refusal.
+pub(crate) async fn refuse_all(mut inbox: mpsc::UnboundedReceiver<LeaderInput>, why: PublishError) {
+    while let Some(input) = inbox.recv().await {
+        refuse(input, why);
     }
 }
 
@@ -120,12 +128,12 @@ impl LeaderShell {
 
     fn read(&self, job: ReaderJob, log: &Arc<dyn TopicLog>, reads: &mpsc::UnboundedSender<ReaderDone>) {
         // The receiver is gone only when the task ends.
-        if let Some(done) = job.from_memory(&**log) {
+        if let Some(done) = job.run_from_memory(&**log) {
             drop(reads.send(done));
             return;
         }
         let (log, reads) = (Arc::clone(log), reads.clone());
-        self.environment.spawn.spawn_blocking(Box::new(move || drop(reads.send(job.from_disk(&*log)))));
+        self.environment.spawn.spawn_blocking(Box::new(move || drop(reads.send(job.run_from_disk(&*log)))));
     }
 
     fn report_deletion(&self, last_seq: Seq) {

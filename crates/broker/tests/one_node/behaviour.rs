@@ -71,19 +71,19 @@ async fn a_requeued_message_goes_to_the_tail_with_one_attempt_more() {
 async fn deferred_messages_come_at_their_time_and_not_before() {
     let node = Node::start(&store(), 1).await;
     let mut consumer = node.subscribe("c", 10).await;
-    let start = tokio::time::Instant::now();
+    let start = node.now();
     node.try_publish(&["later"], 300).await.expect("published");
     node.publish(&["now"]).await;
     assert_eq!(consumer.take(1).await, [(2, 1, "now".to_owned())]);
     assert_eq!(node.stats().await.channels[0].deferred_count, 1);
     assert_eq!(consumer.take(1).await, [(1, 1, "later".to_owned())]);
-    assert!(start.elapsed() >= Duration::from_millis(300));
+    assert!(node.now().since(start) >= Duration::from_millis(300));
     node.publish(&["again"]).await;
     let delivery = consumer.receive().await;
-    let requeued = tokio::time::Instant::now();
+    let requeued = node.now();
     consumer.requeue(&delivery, 200);
     assert_eq!(consumer.take(1).await, [(3, 2, "again".to_owned())]);
-    assert!(requeued.elapsed() >= Duration::from_millis(200));
+    assert!(node.now().since(requeued) >= Duration::from_millis(200));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

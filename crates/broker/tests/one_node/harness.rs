@@ -9,7 +9,7 @@ use nsquorum_broker::{
     Subscription, SubscriptionEvent, SubscriptionOptions, TopicStats,
 };
 use nsquorum_consensus::{ClusterOfOne, ConsensusOptions, NodeIdentity};
-use nsquorum_environment::{Environment, WallTime};
+use nsquorum_environment::{Environment, Monotonic, WallTime};
 use nsquorum_protocol::{ChannelName, TopicName};
 use nsquorum_storage::{MemoryStore, SpaceState};
 use nsquorum_topic::{LogTime, NewMessage, NodeId, NodeIncarnation};
@@ -95,14 +95,18 @@ impl Node {
         within(self.broker.administer(&topic(), action)).await
     }
 
+    pub(crate) fn now(&self) -> Monotonic {
+        self.broker.environment().clock.now()
+    }
+
     pub(crate) async fn wait_for_stats(&self, holds: impl Fn(&TopicStats) -> bool) -> TopicStats {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = self.now() + PATIENCE;
         loop {
             let stats = self.stats().await;
             if holds(&stats) {
                 return stats;
             }
-            assert!(tokio::time::Instant::now() < deadline, "in vain: {stats:?}");
+            assert!(self.now() < deadline, "in vain: {stats:?}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

@@ -77,6 +77,9 @@ pub trait TopicHost: Send + Sync + 'static {
     /// A topic's group runs. Its events have begun to arrive.
     fn topic_started(&self, topic: TopicGroup);
 
+    /// A topic's group cannot be opened on this node: its log or checkpoint is damaged or impossible. The others go on.
+    fn topic_failed(&self, name: &TopicName, group: GroupId);
+
     /// The topic was deleted: its group has stopped.
     fn topic_stopped(&self, name: &TopicName, group: GroupId);
 }

@@ -138,7 +138,9 @@ async fn propose<L: GroupLog, M: Machine>(
 }
 
 /// A callback that is told `Stopped` if nobody calls it.
-struct Outcome(Option<Box<dyn FnOnce(Result<(), Refusal>) + Send>>);
+struct Outcome(Option<OutcomeCallback>);
+
+type OutcomeCallback = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
 
 impl Outcome {
     fn settle(mut self, result: Result<(), Refusal>) {

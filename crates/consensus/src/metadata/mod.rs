@@ -5,8 +5,10 @@
 
 mod command;
 mod machine;
+mod replay;
 mod state;
 
 pub(crate) use command::{MetadataBatch, MetadataCommand};
 pub(crate) use machine::MetadataMachine;
+pub use replay::OfflineMetadata;
 pub use state::{MetadataState, TopicRecord};

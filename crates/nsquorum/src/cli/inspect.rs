@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
+use nsquorum_consensus::OfflineMetadata;
 use nsquorum_storage::inspect::{self, Outcome, Repair, RepairError, VerifyOptions};
 
 use super::complain;
@@ -34,8 +35,8 @@ pub(crate) fn verify(args: &VerifyArgs) -> Exit {
     let options = VerifyOptions {
         with_messages: args.messages,
     };
-    // The metadata group's machine belongs to the consensus crate; without one, topics have numbers and no names.
-    let report = match inspect::verify(&args.directory, options, None) {
+    let mut metadata = OfflineMetadata::default();
+    let report = match inspect::verify(&args.directory, options, Some(&mut metadata)) {
         Ok(report) => report,
         Err(error) => {
             complain(&error.to_string());

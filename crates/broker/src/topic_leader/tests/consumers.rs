@@ -137,10 +137,14 @@ impl Consumer {
         events
     }
 
-    /// The connection ends: what goes to the leader.
-    pub(super) fn end(mut self) -> (Vec<LeaseEvent>, OrphanedLeases) {
+    /// The connection ends: what is in the output buffer goes back.
+    pub(super) fn return_unwritten(&mut self) -> Vec<LeaseEvent> {
         let back = self.unwritten.drain(..);
-        let events = back.map(|delivery| LeaseEvent { token: delivery.token, outcome: LeaseOutcome::Returned }).collect();
-        (events, self.table.disconnect())
+        back.map(|delivery| LeaseEvent { token: delivery.token, outcome: LeaseOutcome::Returned }).collect()
+    }
+
+    /// The connection has ended: what it held runs out.
+    pub(super) fn end(self) -> OrphanedLeases {
+        self.table.disconnect()
     }
 }

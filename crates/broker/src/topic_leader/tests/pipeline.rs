@@ -27,7 +27,7 @@ fn started() -> Pipeline {
 fn publish(pipeline: &mut Pipeline, bodies: &[&str]) -> Answer {
     let (answer, receiver) = oneshot::channel();
     let messages = bodies.iter().map(|body| message((*body).to_owned())).collect();
-    pipeline.publish(Publish { messages, answer });
+    pipeline.publish(Publish { messages, answer, _admitted: None });
     receiver
 }
 
@@ -329,7 +329,7 @@ fn deferred_messages_count_until_they_are_applied() {
     let (answer, _receiver) = oneshot::channel();
     let mut deferred = message("a");
     deferred.defer_ms = 1;
-    pipeline.publish(Publish { messages: vec![deferred, message("b")], answer });
+    pipeline.publish(Publish { messages: vec![deferred, message("b")], answer, _admitted: None });
     assert_eq!(pipeline.deferred_waiting(), 1);
     let ticket = next(&mut pipeline).ticket;
     pipeline.refused(ticket, NOW);

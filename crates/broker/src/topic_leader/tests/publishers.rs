@@ -54,7 +54,7 @@ impl Publishers {
         let (answer, receiver) = oneshot::channel();
         let bodies = messages.iter().map(|message| message.body.clone()).collect();
         self.waiting.push(Waiting { bodies, answer: receiver });
-        Publish { messages, answer }
+        Publish { messages, answer, _admitted: None }
     }
 
     /// Somebody to whom a command is answered.
