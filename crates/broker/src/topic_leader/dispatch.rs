@@ -181,6 +181,8 @@ impl Dispatch {
     /// `has_room`: whether the state may grow.
     pub(super) fn next(&mut self, state: &TopicState, window: &Window, has_room: bool) -> Next {
         let Some(channel) = state.channel(self.channel) else { return Next::Nothing };
+        // First, because it may bring reading to the place where something waits.
+        self.skip(state);
         while let Some((&seq, &attempts)) = self.returned.first_key_value() {
             if channel.is_finished(seq) {
                 self.returned.pop_first();
@@ -224,19 +226,21 @@ impl Dispatch {
     }
 
     fn read(&mut self, state: &TopicState, window: &Window) -> Next {
-        let end = state.readable_end();
-        while self.read_next < end {
-            if self.skips(self.read_next, state) {
-                self.read_next = self.read_next.next();
-                continue;
-            }
-            let Some(message) = self.read_message(window) else {
-                return if self.is_reading { Next::Nothing } else { Next::Read };
-            };
-            self.read_next = self.read_next.next();
-            return Next::Message { message, attempts: Attempts::default() };
+        if self.read_next >= state.readable_end() {
+            return Next::Nothing;
         }
-        Next::Nothing
+        let Some(message) = self.read_message(window) else {
+            return if self.is_reading { Next::Nothing } else { Next::Read };
+        };
+        self.read_next = self.read_next.next();
+        Next::Message { message, attempts: Attempts::default() }
+    }
+
+    /// Moves past numbers that are finished, or that come another way.
+    fn skip(&mut self, state: &TopicState) {
+        while self.read_next < state.readable_end() && self.skips(self.read_next, state) {
+            self.read_next = self.read_next.next();
+        }
     }
 
     fn skips(&mut self, seq: Seq, state: &TopicState) -> bool {

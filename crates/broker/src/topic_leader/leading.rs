@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nsquorum_environment::Monotonic;
-use nsquorum_topic::{ChannelIncarnation, EntryPosition, LogIndex, LogTime, Seq, Term, TopicState};
+use nsquorum_topic::{Channel, ChannelIncarnation, EntryPosition, LogIndex, LogTime, Seq, Term, TopicState};
 
 use super::dispatch::Dispatch;
 use super::window::Window;
@@ -68,15 +68,26 @@ impl Leading {
         }
     }
 
-    /// About the bytes of encoded state that deliveries have caused: requeues, and numbers finished out of order. Nothing else counts for
-    /// the bound that stops reading: a long backlog fills the state with index points, and only reading makes it shorter.
-    pub(super) fn delivered_bytes(&self) -> u64 {
+    /// Whether a channel may begin messages that it has not delivered yet, under a bound for what deliveries add to the encoded state:
+    /// requeues, and numbers finished out of order. (Index points of a long backlog do not count: only reading makes it shorter.)
+    ///
+    /// A channel within its share always may, so that one that nobody serves does not hold up the others; the topic stays below
+    /// twice the bound.
+    pub(super) fn has_room(&self, channel: &Channel, bytes_max: u64) -> bool {
         let usage = self.state.usage();
-        usage.exceptions * EXCEPTION_BYTES + usage.out_of_order * OUT_OF_ORDER_BYTES
+        if delivered_bytes(usage.exceptions, usage.out_of_order) <= bytes_max {
+            return true;
+        }
+        let own = delivered_bytes(channel.exceptions().len() as u64, channel.finished_above_floor_count());
+        own <= bytes_max / self.state.channels().len() as u64
     }
 
     /// The lowest number that some channel still has to read.
     pub(super) fn needed_from(&self) -> Seq {
         self.dispatches.values().map(Dispatch::needed_from).min().unwrap_or_else(|| self.state.next_seq())
     }
+}
+
+fn delivered_bytes(exceptions: u64, out_of_order: u64) -> u64 {
+    exceptions * EXCEPTION_BYTES + out_of_order * OUT_OF_ORDER_BYTES
 }

@@ -489,7 +489,11 @@ impl TopicLeader {
             return;
         };
         if subscribe.answer.send(Ok(())).is_err() {
-            return; // the connection has gone meanwhile
+            // The connection has gone meanwhile, and so it never says that it goes.
+            if dispatch.consumers.is_empty() && dispatch.name.is_ephemeral() {
+                self.pipeline.command(Event::DeleteChannel { channel }, None);
+            }
+            return;
         }
         dispatch.consumers.insert(subscribe.id);
         self.consumers.insert(
@@ -682,9 +686,10 @@ impl TopicLeader {
     /// Hands messages of a channel to consumers with room until one of both has run out.
     fn dispatch(&mut self, channel: ChannelIncarnation) {
         let Some(leading) = &mut self.leading else { return };
-        let is_paused = leading.state.channel(channel).is_none_or(|channel| channel.is_paused());
+        let Some(found) = leading.state.channel(channel) else { return };
+        let is_paused = found.is_paused();
         // Beyond this bound nothing new is begun; what came back may still be finished, which makes the state smaller.
-        let has_room = leading.delivered_bytes() <= self.limits.state_bytes_max;
+        let has_room = leading.has_room(found, self.limits.state_bytes_max);
         let Leading { term, state, window, dispatches, .. } = leading;
         let term = *term;
         let Some(dispatch) = dispatches.get_mut(&channel) else { return };

@@ -271,3 +271,11 @@ async fn a_topic_answers_as_soon_as_its_creation_has_resolved() {
     let missing = TopicName::try_from("missing").expect("valid");
     assert_eq!(within(node.broker.channels(&missing)).await, None);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_deferred_before_there_was_a_channel_comes_without_another_event() {
+    let node = Node::start(&store(), 1).await;
+    node.try_publish(&["later"], 1).await.expect("published");
+    let mut consumer = node.subscribe("c", 10).await;
+    assert_eq!(consumer.take(1).await, [(1, 1, "later".to_owned())]);
+}

@@ -78,13 +78,22 @@ impl Consumer {
         self.answer.is_none() && !self.is_closed
     }
 
-    /// The frontend takes up to `count` events of its subscription. What is beyond RDY goes back.
+    /// The frontend takes up to `count` events of its subscription. What is beyond RDY goes back, and one in a while for no reason.
     pub(super) fn take(&mut self, count: usize, dice: &mut Dice) -> Vec<LeaseEvent> {
+        self.take_unless(count, || dice.one_in(25))
+    }
+
+    /// The frontend takes everything.
+    pub(super) fn take_all(&mut self) -> Vec<LeaseEvent> {
+        self.take_unless(usize::MAX, || false)
+    }
+
+    fn take_unless(&mut self, count: usize, mut goes_back: impl FnMut() -> bool) -> Vec<LeaseEvent> {
         let mut back = Vec::new();
         for event in self.offered.drain(..count.min(self.offered.len())) {
             match event {
                 SubscriptionEvent::Deliver(delivery) => {
-                    if self.held.len() + self.unwritten.len() >= self.ready as usize || dice.one_in(25) {
+                    if self.held.len() + self.unwritten.len() >= self.ready as usize || goes_back() {
                         back.push(LeaseEvent { token: delivery.token, outcome: LeaseOutcome::Returned });
                     } else {
                         self.unwritten.push_back(delivery);

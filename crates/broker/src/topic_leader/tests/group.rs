@@ -80,7 +80,7 @@ pub(super) struct FakeGroup {
     pub(super) events: VecDeque<GroupEvent>,
     /// Whether events are told: this node's leader start was applied, and no other since.
     is_leading: bool,
-    incarnation: u64,
+    pub(super) incarnation: u64,
     /// Everything that apply ever accepted.
     pub(super) stored: BTreeMap<Seq, Stored>,
     pub(super) bodies: BTreeSet<Bytes>,

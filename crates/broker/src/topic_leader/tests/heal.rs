@@ -39,7 +39,7 @@ impl History {
     }
 
     /// Lets everything that is under way come to its end.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..ROUNDS_MAX {
             self.step();
             while self.group.apply_one() {}

@@ -2,8 +2,9 @@
 //!
 //! Everything is synchronous and owns its time. The group below the leader is a log in memory that refuses, delays and loses
 //! leaderships as the dice say ([`group`]); above it are consumers that do everything a client may do ([`consumers`]); beside it stands a
-//! naive model of what every channel may be given ([`model`]). [`history`] throws the dice.
+//! naive model of what every channel may be given ([`model`]). [`history`] throws the dice for [`clients`] and [`upheavals`].
 
+mod clients;
 mod consumers;
 mod dice;
 mod group;
@@ -14,6 +15,7 @@ mod pipeline;
 mod publishers;
 mod runs;
 mod situations;
+mod upheavals;
 
 use bytes::Bytes;
 use nsquorum_environment::Monotonic;

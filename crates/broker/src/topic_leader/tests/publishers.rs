@@ -42,11 +42,16 @@ impl Publishers {
     pub(super) fn publish(&mut self, dice: &mut Dice) -> Publish {
         let count = if dice.one_in(3) { 1 + dice.below(6) } else { 1 };
         let defer_ms = if dice.one_in(5) { 1 + dice.below(60) as u32 } else { 0 };
+        // Some are large enough that the log gets index points.
+        let padding = if dice.one_in(12) { 10_000 + dice.below(20_000) } else { dice.below(120) };
+        self.publish_of(count, padding as usize, defer_ms)
+    }
+
+    /// One publish.
+    pub(super) fn publish_of(&mut self, count: u64, padding: usize, defer_ms: u32) -> Publish {
         let messages: Vec<NewMessage> = (0..count)
             .map(|_| {
                 self.count += 1;
-                // Some are large enough that the log gets index points.
-                let padding = if dice.one_in(12) { 10_000 + dice.below(20_000) } else { dice.below(120) } as usize;
                 let body = format!("m{:08}{}", self.count, "-".repeat(padding));
                 NewMessage { defer_ms, ..super::message(body) }
             })

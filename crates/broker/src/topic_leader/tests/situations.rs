@@ -1,1 +1,374 @@
-//! Single situations.
+//! Single situations, mostly such as random histories have met or may miss. The model looks on in all of them.
+
+use std::time::Duration;
+
+use nsquorum_consensus::{Refusal, TopicEvent};
+use nsquorum_protocol::ChannelName;
+use nsquorum_storage::SpaceState;
+use nsquorum_topic::{Event, NodeIncarnation, Seq};
+
+use super::channel;
+use super::consumers::Consumer;
+use super::group::{GroupEvent, ME};
+use super::history::History;
+use crate::leases::LeaseEvent;
+use crate::stats::ChannelStats;
+use crate::subscription::SubscriptionId;
+use crate::topic_leader::input::{ChannelChange, Command, LeaderInput};
+use crate::topic_leader::machine::{LeaderLimits, Output};
+
+const WINDOW: usize = 4 << 20;
+const NO_WINDOW: usize = 0;
+
+/// A leader with one consumer of `ledger`.
+fn leading(limits: LeaderLimits, window_bytes_max: usize, ready: u32) -> (History, SubscriptionId) {
+    let mut history = History::quiet(limits, window_bytes_max);
+    history.settle();
+    let id = subscribe(&mut history, "ledger", ready);
+    (history, id)
+}
+
+fn subscribe(history: &mut History, name: &str, ready: u32) -> SubscriptionId {
+    history.subscribe_to(channel(name));
+    history.settle();
+    let id = SubscriptionId(history.subscriptions);
+    history.ready(id, ready);
+    history.settle();
+    id
+}
+
+fn publish(history: &mut History, count: u64) {
+    for _ in 0..count {
+        let publish = history.publishers.publish_of(1, 10, 0);
+        history.input(LeaderInput::Publish(publish));
+        history.settle();
+    }
+}
+
+/// The consumer takes and writes all that was offered; returns what it holds.
+fn take(history: &mut History, id: SubscriptionId) -> Vec<u64> {
+    let now = history.now;
+    let consumer = history.consumers.get_mut(&id).expect("a consumer of the test");
+    // A dice may return one in a while; here nothing goes back.
+    let events: Vec<LeaseEvent> = consumer.take_all();
+    assert!(events.is_empty(), "{events:?}");
+    consumer.write(usize::MAX, now);
+    consumer.held.keys().map(|seq| seq.get()).collect()
+}
+
+fn end(history: &mut History, id: SubscriptionId, how: impl FnOnce(&mut Consumer) -> LeaseEvent) {
+    let event = how(history.consumers.get_mut(&id).expect("a consumer of the test"));
+    history.lease_events(vec![event]);
+    rest(history);
+}
+
+fn finish(history: &mut History, id: SubscriptionId, seq: u64) {
+    end(history, id, |consumer| consumer.finish(Seq::new(seq)));
+}
+
+fn requeue(history: &mut History, id: SubscriptionId, seq: u64, delay_ms: u32) {
+    end(history, id, |consumer| consumer.requeue(Seq::new(seq), delay_ms));
+}
+
+/// Long enough for FINs to go without company.
+fn rest(history: &mut History) {
+    history.settle();
+    history.now = history.now + Duration::from_millis(6);
+    history.settle();
+}
+
+fn stats_of(history: &mut History, name: &str) -> Option<ChannelStats> {
+    let name: ChannelName = channel(name);
+    history.stats().expect("a leader answers").channels.into_iter().find(|channel| channel.name == name)
+}
+
+#[test]
+fn a_refused_proposal_goes_again_by_itself() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 5);
+    history.bias.refusal = 1;
+    let publish = history.publishers.publish_of(1, 10, 0);
+    history.input(LeaderInput::Publish(publish));
+    history.step();
+    history.bias.refusal = u64::MAX;
+    while history.deliver_event() {}
+    history.step();
+    assert_eq!(history.group.unapplied(), 0, "not in a loop while the lease is out");
+    let wake_at = history.leader.wake_at().expect("nothing else is going to happen");
+    history.now = wake_at;
+    history.settle();
+    assert_eq!(take(&mut history, id), [1]);
+}
+
+#[test]
+fn a_refusal_of_an_earlier_leadership_does_not_end_the_next() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 5);
+    history.elect(ME);
+    while history.group.apply_one() {}
+    // Proposed before the leader knows of the next term, refused after that has begun.
+    let unlucky = history.publishers.publish_of(1, 10, 0);
+    history.input(LeaderInput::Publish(unlucky));
+    history.step();
+    assert!(matches!(history.group.events.back(), Some(GroupEvent { event: TopicEvent::Refused { .. }, .. })));
+    while history.deliver_event() {}
+    assert!(history.consumers[&id].is_closed);
+    let id = subscribe(&mut history, "ledger", 5);
+    publish(&mut history, 1);
+    assert_eq!(take(&mut history, id), [1], "the abandoned publish is not stored, the next one is");
+}
+
+#[test]
+fn an_own_refusal_for_good_answers_everybody() {
+    let (mut history, _) = leading(LeaderLimits::default(), WINDOW, 5);
+    let publish = history.publishers.publish_of(1, 10, 0);
+    history.input(LeaderInput::Publish(publish));
+    let outputs = history.leader.step(history.now);
+    let [Output::Propose { term, ticket, .. }] = outputs[..] else { panic!("{outputs:?}") };
+    let event = TopicEvent::Refused { ticket, refusal: Refusal::Stopped };
+    history.group.events.push_back(GroupEvent { event, proposed_in: Some(term) });
+    history.model.stop();
+    while history.deliver_event() {}
+    assert!(history.publishers.are_answered());
+}
+
+#[test]
+fn what_a_reader_found_for_an_earlier_leadership_is_dropped() {
+    let (mut history, id) = leading(LeaderLimits::default(), NO_WINDOW, 0);
+    publish(&mut history, 6);
+    history.ready(id, 2);
+    history.settle();
+    assert_eq!(take(&mut history, id), [1, 2]);
+    // The third is asked for, and found only after the next leader begins at the first.
+    history.group.log.chunk = 1;
+    history.ready(id, 3);
+    if history.jobs.is_empty() {
+        history.ready(id, 20);
+    }
+    history.step();
+    let stale = history.jobs.pop().expect("without a window messages come from the log");
+    let done = stale.run_from_disk(&history.group.log);
+    history.elect(ME);
+    while history.group.apply_one() {}
+    while history.deliver_event() {}
+    let id = subscribe(&mut history, "ledger", 0);
+    history.tell(|leader, _| leader.reader_done(done));
+    history.ready(id, 20);
+    history.settle();
+    assert_eq!(take(&mut history, id), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn memberships_between_batches_do_no_harm() {
+    let (mut history, id) = leading(LeaderLimits::default(), NO_WINDOW, 5);
+    publish(&mut history, 1);
+    history.group.append_blank();
+    history.group.append_blank();
+    publish(&mut history, 1);
+    assert_eq!(take(&mut history, id), [1, 2]);
+}
+
+#[test]
+fn a_requeue_goes_behind_all_that_was_there() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 1);
+    publish(&mut history, 3);
+    assert_eq!(take(&mut history, id), [1]);
+    requeue(&mut history, id, 1, 0);
+    let mut order = Vec::new();
+    for _ in 0..3 {
+        let held = take(&mut history, id);
+        order.extend(held.iter().copied());
+        finish(&mut history, id, held[0]);
+    }
+    assert_eq!(order, [2, 3, 1]);
+}
+
+#[test]
+fn a_requeue_comes_back_while_the_topic_is_paused() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 1);
+    publish(&mut history, 1);
+    assert_eq!(take(&mut history, id), [1]);
+    history.command(Command::Topic(Event::PauseTopic));
+    history.settle();
+    publish(&mut history, 1);
+    requeue(&mut history, id, 1, 0);
+    assert_eq!(take(&mut history, id), [1], "the topic holds back only what has not reached the channel");
+    requeue(&mut history, id, 1, 3);
+    assert_eq!(take(&mut history, id), [1], "nor what was deferred");
+    history.command(Command::Topic(Event::UnpauseTopic));
+    history.settle();
+    finish(&mut history, id, 1);
+    assert_eq!(take(&mut history, id), [2]);
+}
+
+#[test]
+fn a_returned_message_keeps_its_place_and_its_attempts() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 2);
+    publish(&mut history, 3);
+    history.disconnect(id);
+    let id = subscribe(&mut history, "ledger", 1);
+    assert_eq!(take(&mut history, id), [1]);
+    let held = history.consumers[&id].held[&Seq::new(1)];
+    assert!(held.delivery > 2, "another delivery; the model has checked that it is the first attempt");
+}
+
+#[test]
+fn a_fin_of_an_earlier_leadership_takes_the_message_out_of_the_queue() {
+    for delay_ms in [0, 10_000] {
+        let (mut history, id) = leading(LeaderLimits::default(), NO_WINDOW, 5);
+        publish(&mut history, 2);
+        assert_eq!(take(&mut history, id), [1, 2]);
+        let late = history.consumers.get_mut(&id).expect("a consumer of the test").finish(Seq::new(1));
+        history.elect(ME);
+        history.settle();
+        history.disconnect(id);
+        history.parting();
+        let id = subscribe(&mut history, "ledger", 2);
+        assert_eq!(take(&mut history, id), [1, 2]);
+        history.ready(id, 0);
+        requeue(&mut history, id, 1, delay_ms);
+        history.lease_events(vec![late]);
+        rest(&mut history);
+        history.group.purge();
+        finish(&mut history, id, 2);
+        history.group.purge();
+        history.ready(id, 5);
+        history.now = history.now + Duration::from_secs(11);
+        history.settle();
+        assert_eq!(take(&mut history, id), [0; 0], "finished is finished");
+        let stats = stats_of(&mut history, "ledger").expect("the channel is there");
+        assert_eq!((stats.depth, stats.deferred_count, stats.in_flight_count), (0, 0, 0));
+    }
+}
+
+#[test]
+fn without_space_the_leader_sleeps_and_goes_on_by_itself() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 5);
+    publish(&mut history, 1);
+    take(&mut history, id);
+    history.space = SpaceState::RefuseAll;
+    let event = history.consumers.get_mut(&id).expect("a consumer of the test").finish(Seq::new(1));
+    history.lease_events(vec![event]);
+    for _ in 0..3 {
+        history.now = history.leader.wake_at().expect("nobody else tells that space is back").max(history.now);
+        history.step();
+        assert_eq!(history.group.unapplied(), 0, "the last space is not for FINs");
+    }
+    history.space = SpaceState::Ok;
+    history.now = history.leader.wake_at().expect("nobody else tells that space is back");
+    history.step();
+    assert_eq!(history.group.unapplied(), 1);
+}
+
+#[test]
+fn below_the_watermark_publishes_are_refused_and_deliveries_go_on() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 1);
+    publish(&mut history, 2);
+    history.space = SpaceState::RefusePublishes;
+    publish(&mut history, 1);
+    assert_eq!(history.publishers.refused.len(), 1);
+    assert_eq!(take(&mut history, id), [1]);
+    finish(&mut history, id, 1);
+    assert_eq!(take(&mut history, id), [2]);
+    history.check_publishers();
+}
+
+#[test]
+fn a_full_state_stops_new_messages_but_not_what_came_back() {
+    let limits = LeaderLimits { state_bytes_max: 10, ..LeaderLimits::default() };
+    let (mut history, id) = leading(limits, WINDOW, 4);
+    publish(&mut history, 6);
+    assert_eq!(take(&mut history, id), [1, 2, 3, 4]);
+    // Numbers 2 to 4 out of order are more than 10 bytes.
+    for seq in [2, 3, 4] {
+        finish(&mut history, id, seq);
+    }
+    let before = take(&mut history, id);
+    assert_eq!(before.last(), Some(&6), "the bound was reached only now: {before:?}");
+    publish(&mut history, 2);
+    assert_eq!(take(&mut history, id), before, "no room for new ones");
+    requeue(&mut history, id, 1, 0);
+    assert!(take(&mut history, id).contains(&1), "although 7 and 8 are before it in the queue");
+    finish(&mut history, id, 1);
+    assert_eq!(take(&mut history, id), [5, 6, 7, 8]);
+}
+
+#[test]
+fn after_a_change_of_leaders_a_full_state_becomes_smaller_again() {
+    let limits = LeaderLimits { state_bytes_max: 10, ..LeaderLimits::default() };
+    let (mut history, id) = leading(limits, NO_WINDOW, 5);
+    publish(&mut history, 5);
+    assert_eq!(take(&mut history, id), [1, 2, 3, 4, 5]);
+    for seq in [2, 3, 4, 5] {
+        finish(&mut history, id, seq);
+    }
+    history.group.restart();
+    history.elect(ME);
+    history.settle();
+    history.disconnect(id);
+    history.parting();
+    let id = subscribe(&mut history, "ledger", 5);
+    assert_eq!(take(&mut history, id), [1], "nothing but this one makes the state smaller");
+}
+
+#[test]
+fn a_channel_that_nobody_serves_does_not_hold_up_the_others() {
+    let limits = LeaderLimits { state_bytes_max: 30, ..LeaderLimits::default() };
+    let (mut history, other) = leading(limits, WINDOW, 20);
+    let id = subscribe(&mut history, "archive", 0);
+    publish(&mut history, 12);
+    take(&mut history, other);
+    for seq in 2..=12 {
+        finish(&mut history, other, seq);
+    }
+    history.ready(id, 5);
+    history.settle();
+    assert_eq!(take(&mut history, id), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn an_ephemeral_channel_goes_with_its_last_consumer() {
+    let (mut history, _) = leading(LeaderLimits::default(), WINDOW, 1);
+    let id = subscribe(&mut history, "tail#ephemeral", 1);
+    assert!(stats_of(&mut history, "tail#ephemeral").is_some());
+    history.disconnect(id);
+    history.settle();
+    assert!(stats_of(&mut history, "tail#ephemeral").is_none());
+}
+
+#[test]
+fn an_ephemeral_channel_goes_if_its_first_consumer_left_before_it_was_there() {
+    let (mut history, _) = leading(LeaderLimits::default(), WINDOW, 1);
+    history.subscribe_to(channel("tail#ephemeral"));
+    let id = SubscriptionId(history.subscriptions);
+    history.disconnect(id);
+    history.settle();
+    assert!(stats_of(&mut history, "tail#ephemeral").is_none(), "it would fill up, with nobody to read it");
+}
+
+#[test]
+fn an_emptied_channel_takes_everything_out_of_its_consumers_hands() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 2);
+    publish(&mut history, 4);
+    assert_eq!(take(&mut history, id), [1, 2]);
+    history.command(Command::Channel(channel("ledger"), ChannelChange::Empty));
+    history.settle();
+    publish(&mut history, 3);
+    assert_eq!(take(&mut history, id), [5, 6], "room for both, although nothing was finished");
+}
+
+#[test]
+fn the_end_of_a_topic_is_reported_with_its_last_number() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 0);
+    publish(&mut history, 3);
+    history.command(Command::Topic(Event::DeleteTopic));
+    history.settle();
+    assert_eq!(history.deleted, Some(Seq::new(3)));
+    assert!(history.consumers[&id].is_closed);
+    // After a restart between this and the metadata's learning of it, it is reported again.
+    history.deleted = None;
+    history.group.restart();
+    assert_ne!(NodeIncarnation::new(history.group.incarnation), NodeIncarnation::new(1));
+    history.restart_leader();
+    history.elect(ME);
+    history.settle();
+    assert_eq!(history.deleted, Some(Seq::new(3)));
+}
