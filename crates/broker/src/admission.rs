@@ -23,14 +23,25 @@ pub struct Admission(Arc<Shared>);
 impl Admission {
     /// A bound of `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Self {
-        Self(Arc::new(Shared { used_bytes: AtomicUsize::new(0), bytes_max, freed: Notify::new() }))
+        Self(Arc::new(Shared {
+            used_bytes: AtomicUsize::new(0),
+            bytes_max,
+            freed: Notify::new(),
+        }))
     }
 
     /// Takes `bytes` if the bound allows it (or if nothing is taken yet).
     pub fn try_admit(&self, bytes: usize) -> Option<Admitted> {
         let fits = |used: usize| (used == 0 || used.saturating_add(bytes) <= self.0.bytes_max).then_some(used + bytes);
-        match self.0.used_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits) {
-            Ok(_) => Some(Admitted { shared: Arc::clone(&self.0), bytes }),
+        match self
+            .0
+            .used_bytes
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, fits)
+        {
+            Ok(_) => Some(Admitted {
+                shared: Arc::clone(&self.0),
+                bytes,
+            }),
             Err(_) => None,
         }
     }

@@ -105,7 +105,13 @@ impl Routes {
     /// A route whose inbox fills until the topic's group runs.
     fn add_unclaimed(&mut self, topic: &TopicName) -> mpsc::UnboundedSender<LeaderInput> {
         let (leader, inbox) = mpsc::unbounded_channel();
-        self.by_name.insert(topic.clone(), Route { group: None, leader: leader.clone() });
+        self.by_name.insert(
+            topic.clone(),
+            Route {
+                group: None,
+                leader: leader.clone(),
+            },
+        );
         self.unclaimed.insert(topic.clone(), inbox);
         leader
     }
@@ -150,7 +156,14 @@ impl Broker {
     /// Calls made one after the other are stored in that order.
     pub fn publish(&self, topic: &TopicName, messages: Vec<NewMessage>, admitted: Option<Admitted>) -> PublishTicket {
         let (answer, receiver) = oneshot::channel();
-        self.send(topic, LeaderInput::Publish(Publish { messages, answer, _admitted: admitted }));
+        self.send(
+            topic,
+            LeaderInput::Publish(Publish {
+                messages,
+                answer,
+                _admitted: admitted,
+            }),
+        );
         PublishTicket::new(receiver)
     }
 
@@ -165,7 +178,13 @@ impl Broker {
         let id = SubscriptionId(self.0.subscriptions.fetch_add(1, Ordering::Relaxed));
         let (deliveries, receiver) = mpsc::unbounded_channel();
         let (answer, answered) = oneshot::channel();
-        let subscribe = Subscribe { id, channel: channel.clone(), options, deliveries, answer };
+        let subscribe = Subscribe {
+            id,
+            channel: channel.clone(),
+            options,
+            deliveries,
+            answer,
+        };
         let leader = self.send(topic, LeaderInput::Subscribe(subscribe));
         match answered.await {
             Ok(Ok(())) => Ok(Subscription {
@@ -182,7 +201,10 @@ impl Broker {
         let Some(cluster) = self.0.cluster.get() else {
             return Err(AdminError::Unavailable("the node is starting".into()));
         };
-        cluster.create_topic(topic.clone()).await.map_err(|error| AdminError::Unavailable(error.to_string()))
+        cluster
+            .create_topic(topic.clone())
+            .await
+            .map_err(|error| AdminError::Unavailable(error.to_string()))
     }
 
     /// Carries out a change of an existing topic; resolves when it is on disk and in effect.
@@ -256,7 +278,10 @@ impl Broker {
         let mut stats = Vec::with_capacity(leaders.len());
         for leader in leaders {
             let (answer, answered) = oneshot::channel();
-            drop(leader.send(LeaderInput::Stats { channel: channel.cloned(), answer }));
+            drop(leader.send(LeaderInput::Stats {
+                channel: channel.cloned(),
+                answer,
+            }));
             stats.extend(answered.await);
         }
         stats
@@ -285,7 +310,12 @@ impl Broker {
 
     /// The leader of a topic that has a route.
     fn leader(&self, topic: &TopicName) -> Option<mpsc::UnboundedSender<LeaderInput>> {
-        self.0.routes.read().by_name.get(topic).map(|route| route.leader.clone())
+        self.0
+            .routes
+            .read()
+            .by_name
+            .get(topic)
+            .map(|route| route.leader.clone())
     }
 
     /// The leader of an existing topic, also of one whose group has not started yet: it will find what waits.
@@ -329,7 +359,9 @@ impl Broker {
 
     /// Creates a topic that somebody uses. Its inbox fills meanwhile, and is read when the group runs.
     fn create_in_background(&self, topic: TopicName) {
-        let Some(cluster) = self.0.cluster.get().cloned() else { return };
+        let Some(cluster) = self.0.cluster.get().cloned() else {
+            return;
+        };
         let broker = self.clone();
         self.0.config.environment.spawn.spawn(Box::pin(async move {
             if let Err(error) = cluster.create_topic(topic.clone()).await {
@@ -367,7 +399,13 @@ impl Routes {
             }
             None => {
                 let (leader, inbox) = mpsc::unbounded_channel();
-                self.by_name.insert(name.clone(), Route { group: Some(group), leader });
+                self.by_name.insert(
+                    name.clone(),
+                    Route {
+                        group: Some(group),
+                        leader,
+                    },
+                );
                 inbox
             }
         }
@@ -404,7 +442,11 @@ impl TopicHost for Broker {
 
     fn topic_failed(&self, name: &TopicName, group: GroupId) {
         let inbox = self.0.routes.write().claim(name, group);
-        self.0.config.environment.spawn.spawn(Box::pin(refuse_all(inbox, PublishError::Quarantined)));
+        self.0
+            .config
+            .environment
+            .spawn
+            .spawn(Box::pin(refuse_all(inbox, PublishError::Quarantined)));
     }
 
     fn topic_stopped(&self, name: &TopicName, group: GroupId) {

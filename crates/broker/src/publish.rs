@@ -54,6 +54,8 @@ impl Future for PublishTicket {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // A leader that ends without answering is a node that stops: the outcome is unknown.
-        Pin::new(&mut self.answer).poll(cx).map(|answer| answer.unwrap_or(Err(PublishError::Stopping)))
+        Pin::new(&mut self.answer)
+            .poll(cx)
+            .map(|answer| answer.unwrap_or(Err(PublishError::Stopping)))
     }
 }

@@ -72,7 +72,10 @@ pub struct SubscriptionHandle {
 impl SubscriptionHandle {
     /// RDY: the ceiling of messages in flight on this subscription from now on.
     pub fn ready(&self, count: u32) {
-        self.send(LeaderInput::Ready { subscription: self.id, count });
+        self.send(LeaderInput::Ready {
+            subscription: self.id,
+            count,
+        });
     }
 
     /// What the lease table decided, in order.
@@ -84,13 +87,20 @@ impl SubscriptionHandle {
 
     /// The consumer is gone. Its leases run on (NSQ keeps messages of a lost connection in flight until their own timeout).
     pub fn disconnect(&self, leases: OrphanedLeases) {
-        self.send(LeaderInput::Disconnected { subscription: self.id, leases });
+        self.send(LeaderInput::Disconnected {
+            subscription: self.id,
+            leases,
+        });
     }
 
     /// Whether any consumer of the channel holds this message: decides between nsqd's two texts for a FIN that is refused.
     pub async fn is_in_flight(&self, seq: Seq) -> bool {
         let (answer, receiver) = oneshot::channel();
-        self.send(LeaderInput::IsInFlight { subscription: self.id, seq, answer });
+        self.send(LeaderInput::IsInFlight {
+            subscription: self.id,
+            seq,
+            answer,
+        });
         receiver.await.unwrap_or(false)
     }
 

@@ -49,8 +49,12 @@ pub trait Cluster: Send + Sync {
     fn create_topic(&self, name: TopicName) -> BoxFuture<'static, Result<(), ConsensusError>>;
 
     /// Deletes a topic whose group has applied its deletion; `last_seq` is the last number that it used.
-    fn delete_topic(&self, name: TopicName, group: GroupId, last_seq: Seq)
-    -> BoxFuture<'static, Result<(), ConsensusError>>;
+    fn delete_topic(
+        &self,
+        name: TopicName,
+        group: GroupId,
+        last_seq: Seq,
+    ) -> BoxFuture<'static, Result<(), ConsensusError>>;
 
     /// The metadata as applied here.
     fn metadata(&self) -> watch::Receiver<Arc<MetadataState>>;
@@ -90,7 +94,12 @@ impl ClusterOfOne {
         let (stopped_sender, stopped) = watch::channel(false);
         let spawn = Arc::clone(&context.environment.spawn);
         spawn.spawn(Box::pin(propose_commands(Arc::clone(&group), waiting)));
-        let cluster = Self { metadata: metadata.clone(), commands, stop, stopped };
+        let cluster = Self {
+            metadata: metadata.clone(),
+            commands,
+            stop,
+            stopped,
+        };
         cluster.command(MetadataCommand::Barrier).await?;
         let groups = Groups {
             context,
@@ -126,14 +135,19 @@ fn command_to(
 ) -> BoxFuture<'static, Result<(), ConsensusError>> {
     Box::pin(async move {
         let (answer, answered) = oneshot::channel();
-        commands.send(Waiting { command, answer }).await.map_err(|_| ConsensusError::Stopped)?;
+        commands
+            .send(Waiting { command, answer })
+            .await
+            .map_err(|_| ConsensusError::Stopped)?;
         answered.await.unwrap_or(Err(ConsensusError::Stopped))
     })
 }
 
 impl Cluster for ClusterOfOne {
     fn create_topic(&self, name: TopicName) -> BoxFuture<'static, Result<(), ConsensusError>> {
-        self.command(MetadataCommand::CreateTopic { name: name.as_str().to_owned() })
+        self.command(MetadataCommand::CreateTopic {
+            name: name.as_str().to_owned(),
+        })
     }
 
     fn delete_topic(
@@ -161,8 +175,10 @@ async fn propose_commands<L: GroupLog>(
 ) {
     let mut gathered = Vec::new();
     while waiting.recv_many(&mut gathered, COMMANDS_PER_ENTRY_MAX).await > 0 {
-        let (commands, answers): (Vec<_>, Vec<_>) =
-            gathered.drain(..).map(|waiting| (waiting.command, waiting.answer)).unzip();
+        let (commands, answers): (Vec<_>, Vec<_>) = gathered
+            .drain(..)
+            .map(|waiting| (waiting.command, waiting.answer))
+            .unzip();
         let result = propose_batch(&group, &commands).await;
         for answer in answers {
             // Whoever asked may have given up.
@@ -179,7 +195,9 @@ async fn propose_batch<L: GroupLog>(
         let term = group.wait_until_leading().await?;
         let (sender, outcome) = oneshot::channel();
         let proposal = MetadataBatch::new(commands.to_vec()).into_proposal();
-        group.propose(term, proposal, move |result| _ = sender.send(result)).await;
+        group
+            .propose(term, proposal, move |result| _ = sender.send(result))
+            .await;
         match outcome.await.unwrap_or(Err(Refusal::Stopped)) {
             Ok(()) => return Ok(()),
             // Refused means not appended: the same commands may go again.
@@ -196,8 +214,10 @@ struct Running<L: GroupLog> {
     group: Option<RunningGroup<L, TopicMachine>>,
 }
 
-type Opened<L> =
-    (GroupId, Result<(RunningGroup<L, TopicMachine>, crate::group::TopicGroup), ConsensusError>);
+type Opened<L> = (
+    GroupId,
+    Result<(RunningGroup<L, TopicMachine>, crate::group::TopicGroup), ConsensusError>,
+);
 
 /// The loop that makes the running groups follow the metadata.
 struct Groups<S: NodeStore> {
@@ -259,7 +279,13 @@ impl<S: NodeStore> Groups<S> {
     }
 
     fn open(&mut self, name: TopicName, record: TopicRecord) {
-        self.running.insert(record.group, Running { name: name.clone(), group: None });
+        self.running.insert(
+            record.group,
+            Running {
+                name: name.clone(),
+                group: None,
+            },
+        );
         let context = self.context.clone();
         let permits = Arc::clone(&self.permits);
         self.opening.spawn(async move {
@@ -273,7 +299,9 @@ impl<S: NodeStore> Groups<S> {
         group: GroupId,
         opened: Result<(RunningGroup<S::Log, TopicMachine>, crate::group::TopicGroup), ConsensusError>,
     ) {
-        let Some(running) = self.running.get_mut(&group) else { return };
+        let Some(running) = self.running.get_mut(&group) else {
+            return;
+        };
         match opened {
             Ok((raft, topic)) => {
                 running.group = Some(raft);
@@ -308,7 +336,9 @@ impl<S: NodeStore> Groups<S> {
             return;
         }
         let (sender, deleted) = oneshot::channel();
-        self.context.store.delete_group(group, Box::new(move |result| drop(sender.send(result))));
+        self.context
+            .store
+            .delete_group(group, Box::new(move |result| drop(sender.send(result))));
         let commands = self.commands.clone();
         self.context.environment.spawn.spawn(Box::pin(async move {
             // After a failure the store's hook has been told, and the tombstone deletes the data at the next start.

@@ -115,7 +115,10 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock at monotonic zero and the given wall time.
     pub fn new(wall: WallTime) -> Self {
-        Self { monotonic: AtomicU64::new(0), wall: AtomicU64::new(wall.as_nanos()) }
+        Self {
+            monotonic: AtomicU64::new(0),
+            wall: AtomicU64::new(wall.as_nanos()),
+        }
     }
 
     /// Moves both kinds of time ahead.

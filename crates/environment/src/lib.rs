@@ -31,12 +31,20 @@ pub struct Environment {
 impl Environment {
     /// The real world: the system's clocks, the system's randomness, tokio's tasks.
     pub fn system() -> Self {
-        Self { clock: Arc::new(SystemClock::new()), random: Arc::new(SystemRandom), spawn: Arc::new(TokioSpawn) }
+        Self {
+            clock: Arc::new(SystemClock::new()),
+            random: Arc::new(SystemRandom),
+            spawn: Arc::new(TokioSpawn),
+        }
     }
 
     /// A world for tests: the given clock, randomness from `seed`, tokio's tasks.
     pub fn manual(clock: Arc<ManualClock>, seed: u64) -> Self {
-        Self { clock, random: Arc::new(SeededRandom::new(seed)), spawn: Arc::new(TokioSpawn) }
+        Self {
+            clock,
+            random: Arc::new(SeededRandom::new(seed)),
+            spawn: Arc::new(TokioSpawn),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
-/// How much of a refused body is read and dropped, and for how long, so that the client gets to see the refusal: closing a socket with
+/// How much of an unread body is read and dropped, and for how long, so that the client gets to see the refusal: closing a socket with
 /// unread bytes makes the kernel reset it, which may destroy the answer on its way.
 const DRAIN_BYTES_MAX: usize = 4 << 20;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
@@ -24,9 +24,8 @@ pub enum BodyError {
 
 /// Reads the body if it has at most `bytes_max` bytes. A body that arrives in one piece is not copied. A body that announces too great a
 /// length is refused before it is read.
-pub async fn read_body(mut body: Incoming, bytes_max: usize) -> Result<Bytes, BodyError> {
+pub async fn read_body(body: &mut Incoming, bytes_max: usize) -> Result<Bytes, BodyError> {
     if body.size_hint().lower() > bytes_max as u64 {
-        drain(body).await;
         return Err(BodyError::TooLong);
     }
     let mut pieces: Vec<Bytes> = Vec::new();
@@ -37,7 +36,6 @@ pub async fn read_body(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Bo
         };
         length += data.len();
         if length > bytes_max {
-            drain(body).await;
             return Err(BodyError::TooLong);
         }
         pieces.push(data);
@@ -53,7 +51,8 @@ pub async fn read_body(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Bo
     })
 }
 
-async fn drain(mut body: Incoming) {
+/// Reads and drops what is left of a body, within bounds.
+pub(crate) async fn drain(body: &mut Incoming) {
     let drained = async {
         let mut left = DRAIN_BYTES_MAX;
         while let Some(Ok(frame)) = body.frame().await {

@@ -28,7 +28,7 @@ impl<S> Default for Gate<S> {
 }
 
 impl<S: Service> Service for Gate<S> {
-    async fn handle(&self, request: Request) -> Response {
+    async fn handle(&self, request: &mut Request) -> Response {
         match self.0.get() {
             Some(service) => service.handle(request).await,
             None if request.uri().path() == "/ping" => Reply::Plain(

@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::body::drain;
 use crate::{Request, Response, StopSignal};
 
 /// Connections served at once; the next ones wait in the kernel's backlog.
@@ -26,7 +27,10 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// Answers requests.
 pub trait Service: Send + Sync + 'static {
     /// The answer to one request. A panic closes the connection and nothing else.
-    fn handle(&self, request: Request) -> impl Future<Output = Response> + Send;
+    ///
+    /// What it leaves of the body unread is read and dropped afterwards: a client that goes on using the connection finds it alive, and
+    /// one that was refused in the middle of a big body gets to see the refusal.
+    fn handle(&self, request: &mut Request) -> impl Future<Output = Response> + Send;
 }
 
 /// A listening socket with `SO_REUSEADDR`: a node that was killed must be able to return to its port at once.
@@ -80,7 +84,12 @@ async fn serve_connection<S: Service>(stream: TcpStream, service: Arc<S>, mut st
     drop(stream.set_nodelay(true));
     let service = service_fn(move |request| {
         let service = Arc::clone(&service);
-        async move { Ok::<_, Infallible>(service.handle(request).await) }
+        async move {
+            let mut request = request;
+            let response = service.handle(&mut request).await;
+            drain(request.body_mut()).await;
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .title_case_headers(true)

@@ -145,13 +145,13 @@ impl LookupFrontend {
 }
 
 impl Service for LookupFrontend {
-    async fn handle(&self, request: Request) -> Response {
+    async fn handle(&self, request: &mut Request) -> Response {
         match ROUTER.resolve(request.method(), request.uri().path()) {
-            Resolution::Endpoint(endpoint) => match self.answer(endpoint, &request).await {
+            Resolution::Endpoint(endpoint) => match self.answer(endpoint, request).await {
                 Ok(reply) => reply.into_response(),
                 Err(error) => error.into_response(),
             },
-            routed => RoutedReply::of(routed, &request),
+            routed => RoutedReply::of(routed, request),
         }
     }
 }

@@ -7,13 +7,12 @@
 //! - [`rocks`]: the contract on RocksDB, with the writer.
 //! - [`directory`]: whose a data directory is and what lies in it.
 //! - `janitor`: what happens beside the writer: slow deletion, watermarks, the mark of what is synced.
-//! - [`inspect`]: reading and repairing the directory of a stopped node.
 
 pub mod directory;
 pub mod entry;
 mod error;
-mod janitor;
 pub mod inspect;
+mod janitor;
 pub mod log;
 pub mod memory;
 mod options;

@@ -1,7 +1,7 @@
 //! Lives of one node in one directory.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nsquorum_client::ClientError;
@@ -48,14 +48,16 @@ pub enum Ending {
         /// Bytes that can still be written.
         free: u64,
     },
-    /// A call fails; the node is expected to end by itself. If it does not within `patience`, it is killed.
+    /// A call fails; the node is expected to end by itself. If it does not, it is killed.
     Fault {
         /// The rule.
         fault: Fault,
         /// Before the node starts, instead of under load.
         from_the_start: bool,
-        /// How long the node has.
+        /// How long the call may take to come.
         patience: Duration,
+        /// How long the node then has to end.
+        grace: Duration,
     },
 }
 
@@ -77,6 +79,16 @@ impl Load {
         Self {
             publishers: vec![Manner::lone(), Manner::lone(), Manner::pipelined(), Manner::large()],
             consumers: vec![Habits::careful(), Habits::forgetful()],
+            oks,
+        }
+    }
+
+    /// Little comes and everything is finished, so that floors rise and the log before them may go.
+    #[must_use]
+    pub fn catching_up(oks: u64) -> Self {
+        Self {
+            publishers: vec![Manner::lone()],
+            consumers: vec![Habits::diligent(), Habits::diligent()],
             oks,
         }
     }
@@ -169,10 +181,7 @@ impl Campaign {
                 (Err(error), _) => return Err(error).with_context(|| what(self.life)),
             },
         };
-        let fired = match &self.disk {
-            Disk::Faulty { mount, .. } => mount.stats()?.fired.values().sum(),
-            Disk::Plain { .. } => 0,
-        };
+        let fired = self.fired()?;
         self.disk.power_cut()?;
         let report = verify(&self.disk.data())?;
         // Damage is the caller's to judge; an intact directory has at least what the first life made.
@@ -188,6 +197,14 @@ impl Campaign {
             oks: self.history.oks(),
             log,
             report,
+        })
+    }
+
+    /// How many calls the armed faults have touched.
+    fn fired(&self) -> Result<u64> {
+        Ok(match &self.disk {
+            Disk::Faulty { mount, .. } => mount.stats()?.fired.values().sum(),
+            Disk::Plain { .. } => 0,
         })
     }
 
@@ -234,11 +251,21 @@ impl Campaign {
                 fault,
                 from_the_start,
                 patience,
+                grace,
             } => {
                 if !from_the_start {
                     self.disk.faults().fail(fault.clone())?;
                 }
-                node.until_ended(*patience).await?
+                let come = Instant::now() + *patience;
+                loop {
+                    let ended = node.until_ended(Duration::from_millis(20)).await?;
+                    if ended.is_some() || Instant::now() > come {
+                        break ended;
+                    }
+                    if self.fired()? > 0 {
+                        break node.until_ended(*grace).await?;
+                    }
+                }
             }
         };
         match ended {

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use nsquorum_client::{ClientError, Connection, Event, IdentifyOptions};
 use nsquorum_node_tests::{
     BodyId, Disk, ExitReason, Node, NodeFlags, StartFailure, VerifyReport, count, seed, until, verify,
@@ -23,6 +23,8 @@ const TOPICS: [&str; 3] = ["orders", "invoices", "alarms"];
 const CHANNELS: [&str; 2] = ["ledger", "archive"];
 /// Reading what is left in a directory.
 const READ_DEADLINE: Duration = Duration::from_secs(120);
+/// A node that has met damage ends.
+const END_DEADLINE: Duration = Duration::from_secs(30);
 /// Of the flips that were named, one of this many also has a node started on it: that costs more than all else.
 const STARTED_ONE_IN: u64 = 8;
 
@@ -31,8 +33,8 @@ fn flags() -> NodeFlags {
     NodeFlags::new(&["--memory-budget", "16MiB"])
 }
 
-/// What a node on a directory delivers: of each topic and channel the numbers with their bodies.
-type Deliveries = BTreeMap<(&'static str, &'static str), BTreeMap<u64, BodyId>>;
+/// What a node delivers of each topic and channel: numbers with their bodies, or its words when it refuses.
+type Deliveries = BTreeMap<(&'static str, &'static str), Result<BTreeMap<u64, BodyId>, String>>;
 
 /// Publishes, consumes a part, stops; three times, so that there are logs, tables, blobs, checkpoints and purged prefixes.
 async fn make(data: &Path) -> Result<()> {
@@ -79,8 +81,8 @@ async fn make(data: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Everything that a node in this directory delivers before its channels have nothing left to deliver at once. `Err` with
-/// the exit code if it does not start, or ends because of what it finds.
+/// Everything that a node in this directory delivers at once. `Err` with the exit code if it does not start, or ends
+/// because of what it finds.
 async fn read(data: &Path) -> Result<Result<Deliveries, ExitReason>> {
     let mut node = match Node::start(data, &flags()).await {
         Ok(node) => node,
@@ -89,41 +91,55 @@ async fn read(data: &Path) -> Result<Result<Deliveries, ExitReason>> {
     let mut all = Deliveries::new();
     for topic in TOPICS {
         for channel in CHANNELS {
-            match read_channel(&node, topic, channel).await {
-                Ok(read) => drop(all.insert((topic, channel), read)),
-                Err(error) => match node.until_ended(READ_DEADLINE).await? {
+            let read = match read_channel(&node, topic, channel).await {
+                Ok(read) => Ok(read),
+                // A damaged topic is put aside, and the others go on.
+                Err(error) if error.code() == Some("E_SUB_FAILED") => Err(error.to_string()),
+                Err(error) => match node.until_ended(END_DEADLINE).await? {
                     Some(exit) => return Ok(Err(exit)),
-                    None => return Err(error.context(node.log())),
+                    None => bail!("{topic} {channel}: {error}, and the node goes on:\n{}", node.log()),
                 },
-            }
+            };
+            all.insert((topic, channel), read);
         }
     }
     node.stop_cleanly().await?;
     Ok(Ok(all))
 }
 
+/// The node's own error, if it is one.
+trait Code {
+    fn code(&self) -> Option<&str>;
+}
+
+impl Code for anyhow::Error {
+    fn code(&self) -> Option<&str> {
+        match self.downcast_ref() {
+            Some(ClientError::Server(error)) => Some(error.code()),
+            _ => None,
+        }
+    }
+}
+
 async fn read_channel(node: &Node, topic: &str, channel: &str) -> Result<BTreeMap<u64, BodyId>> {
-    // What was in flight at the stop or is due comes at once; what is deferred for an hour does not.
     let connection = Connection::connect(node.tcp(), IdentifyOptions::default()).await?;
     let mut consumer = connection.subscribe(&topic.parse()?, &channel.parse()?, 2500).await?;
     let mut read = BTreeMap::new();
+    // What was in flight at the stop or is due comes at once; what is deferred for an hour does not.
     until("the channel has nothing left to deliver", READ_DEADLINE, async || {
         let depth = node.depth(topic, channel).await?;
-        if depth.waiting > 0 {
-            return Ok(false);
-        }
         let expected = usize::try_from(depth.in_flight)?;
         while read.len() < expected {
             let Some(Event::Message(message)) = consumer.next().await? else {
                 continue;
             };
             let number = message.id.to_seq().unwrap_or(0);
-            let body = BodyId::of(&message.body);
             // The point of it all.
+            let body = BodyId::of(&message.body);
             let body = body.unwrap_or_else(|| panic!("message {number} of {topic} was delivered damaged"));
             read.insert(number, body);
         }
-        Ok(true)
+        Ok(depth.waiting == 0)
     })
     .await?;
     match consumer.close().await {
@@ -173,14 +189,26 @@ fn named(report: &VerifyReport, file: &Path) -> Option<u64> {
         .and_then(|finding| finding["offset"].as_u64())
 }
 
-/// Damaged bytes may end the node, now or at the delivery that meets them, and may be passed by without harm; what is
-/// delivered must be what was stored.
+/// Damage may end the node or put a topic aside, and may be passed by without harm; what is delivered must be what was
+/// stored.
 fn compare(what: &str, is_named: bool, good: &Deliveries, read: &Result<Deliveries, ExitReason>) {
+    if !is_named {
+        assert_eq!(
+            read.as_ref(),
+            Ok(good),
+            "{what} was not named, and changes what is delivered"
+        );
+        return;
+    }
     match read {
-        Ok(read) if is_named => {
-            for (place, messages) in read {
+        Ok(read) => {
+            for (place, messages) in read
+                .iter()
+                .filter_map(|(place, read)| Some((place, read.as_ref().ok()?)))
+            {
+                let stored = good[place].as_ref().unwrap();
                 for (number, body) in messages {
-                    let stored = good[place].get(number);
+                    let stored = stored.get(number);
                     assert!(
                         stored.is_none_or(|stored| stored == body),
                         "{what}: {number} of {place:?} is another message"
@@ -188,14 +216,10 @@ fn compare(what: &str, is_named: bool, good: &Deliveries, read: &Result<Deliveri
                 }
             }
         }
-        Ok(read) => assert_eq!(read, good, "{what} was not named, and changes what is delivered"),
-        Err(exit) => {
-            assert!(is_named, "{what} was not named, and ends the node with {exit:?}");
-            assert!(
-                matches!(exit, ExitReason::Code(70 | 72 | 74)),
-                "{what} ends the node with {exit:?}"
-            );
-        }
+        Err(exit) => assert!(
+            matches!(exit, ExitReason::Code(70 | 72 | 74)),
+            "{what} ends the node with {exit:?}"
+        ),
     }
 }
 
@@ -212,7 +236,8 @@ async fn a_flipped_bit_is_named_or_changes_nothing() {
     copy(&disk.data(), untouched.path()).unwrap();
     let good = read(untouched.path()).await.unwrap().unwrap();
     assert!(
-        good.values().all(|messages| messages.len() > 15),
+        good.values()
+            .all(|read| read.as_ref().is_ok_and(|messages| messages.len() > 15)),
         "there is too little to damage: {good:?}"
     );
     let files = files(&disk.data()).unwrap();

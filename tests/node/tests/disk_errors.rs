@@ -13,8 +13,10 @@ use std::time::Duration;
 use nsquorum_faults::{Action, Call, ErrorCode, Fault, MountOptions};
 use nsquorum_node_tests::{Campaign, Disk, Ending, ExitReason, Load, Manner, NodeFlags, count, seed};
 
-/// Long enough for the rarest of the calls to come, and for a slow machine to end a process.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// Long enough for a slow machine to end a process.
+const TO_END: Duration = Duration::from_secs(40);
+/// Long enough to see that a node goes on.
+const TO_GO_ON: Duration = Duration::from_millis(500);
 
 /// A place where a call fails.
 #[derive(Clone, Copy, Debug)]
@@ -98,55 +100,91 @@ fn load(oks: u64) -> Load {
     load
 }
 
-/// Fails calls at these sites in turn, `rounds` times each, and restarts in the same directory.
+/// What the call meets.
+#[derive(Clone, Copy, Debug)]
+enum Failure {
+    Error(ErrorCode),
+    /// The power goes just before it, and with it everything unsynced.
+    PowerOff,
+}
+
+impl Failure {
+    fn action(self) -> Action {
+        match self {
+            Self::Error(code) => Action::Error(code),
+            Self::PowerOff => Action::PowerOff,
+        }
+    }
+
+    /// Whether this is how a node should end by itself. Without power every call fails, and which of them it meets first is
+    /// chance; only success, or a claim that the data are damaged, would be wrong.
+    fn explains(self, exit: ExitReason) -> bool {
+        match self {
+            Self::Error(ErrorCode::Enospc) => exit == ExitReason::Code(71),
+            Self::Error(_) => exit == ExitReason::Code(70),
+            Self::PowerOff => matches!(exit, ExitReason::Code(1 | 70)),
+        }
+    }
+}
+
+/// Fails a call at each of these sites in turn and restarts in the same directory; `rounds` times, each in a new one.
 async fn fail_at(sites: &[Site], rounds: u64) {
     let seed = seed();
     println!("{} sites {rounds} times each; NSQUORUM_SEED={seed}", sites.len());
-    let disk = Disk::faulty(MountOptions {
-        seed,
-        ..MountOptions::default()
-    })
-    .unwrap();
-    let flags = NodeFlags::new(&["--memory-budget", "32MiB"]);
-    let mut campaign = Campaign::begin(disk, flags, seed).await.unwrap();
     let (mut ended, mut missed) = (0, 0);
     for round in 0..rounds {
+        let seed = seed + round;
+        let options = MountOptions {
+            seed,
+            ..MountOptions::default()
+        };
+        let flags = NodeFlags::new(&["--memory-budget", "32MiB"]);
+        let mut campaign = Campaign::begin(Disk::faulty(options).unwrap(), flags, seed)
+            .await
+            .unwrap();
         for site in sites {
-            let (code, expected) = match campaign.below(2) {
-                0 => (ErrorCode::Eio, ExitReason::Code(70)),
-                _ => (ErrorCode::Enospc, ExitReason::Code(71)),
+            let failure = match campaign.below(3) {
+                0 => Failure::Error(ErrorCode::Eio),
+                1 => Failure::Error(ErrorCode::Enospc),
+                _ => Failure::PowerOff,
             };
-            let mut fault = Fault::nth(site.call, 1 + campaign.below(site.among), Action::Error(code));
+            let mut fault = Fault::nth(site.call, 1 + campaign.below(site.among), failure.action());
             fault.path = site.path.map(str::to_owned);
+            // What keeps house need not come by under this load; what an answer stands on must.
+            let (patience, grace) = match site.ends_the_node {
+                true => (TO_END, TO_END),
+                false => (Duration::from_secs(5), TO_GO_ON),
+            };
             let ending = Ending::Fault {
                 fault,
                 from_the_start: site.from_the_start,
-                patience: PATIENCE,
+                patience,
+                grace,
             };
             let load = load(50 + campaign.below(200));
             let end = campaign.live(&load, &ending).await.unwrap();
             println!(
-                "round {round}: {code:?} at {site:?}: {:?}, {} answered OK so far",
+                "round {round}: {failure:?} at {site:?}: {:?}, {} answered OK so far",
                 end.exit, end.oks
             );
-            let log = &end.log;
+            let (log, seed) = (&end.log, format!("NSQUORUM_SEED={seed}"));
             assert!(
                 end.report.is_clean(),
-                "verify finds {:?}; the node's log:\n{log}",
+                "{seed} verify finds {:?}; the log:\n{log}",
                 end.report.findings
             );
-            match (end.exit, end.fired > 0, site.ends_the_node) {
-                (exit, true, _) if exit == expected => ended += 1,
+            match (end.exit, end.fired > 0) {
+                (exit, true) if failure.explains(exit) => ended += 1,
                 // Killed by the test, because it did not end by itself.
-                (ExitReason::Signal(9), true, false) => {}
-                (ExitReason::Signal(9), false, _) => missed += 1,
-                (exit, fired, _) => panic!("{exit:?} instead of {expected:?}, fired: {fired}; the node's log:\n{log}"),
+                (ExitReason::Signal(9), true) if !site.ends_the_node => {}
+                (ExitReason::Signal(9), false) => missed += 1,
+                (exit, fired) => panic!("{seed} {failure:?} ends in {exit:?}, fired: {fired}; the log:\n{log}"),
             }
         }
+        let violations = campaign.verdict().await.unwrap();
+        assert!(violations.is_empty(), "NSQUORUM_SEED={seed} {violations:#?}");
     }
-    let violations = campaign.verdict().await.unwrap();
-    assert!(violations.is_empty(), "NSQUORUM_SEED={seed} {violations:#?}");
-    println!("{ended} calls ended the node, {missed} never came");
+    println!("figure: {ended} failed calls ended the node, {missed} never came");
     assert!(
         ended > 0 && missed * 2 <= rounds * sites.len() as u64,
         "the faults miss what they are meant for"

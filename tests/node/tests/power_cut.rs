@@ -6,7 +6,19 @@
 )]
 
 use nsquorum_faults::{Action, Call, Fault, Metadata, MountOptions};
-use nsquorum_node_tests::{Campaign, Disk, Ending, Load, NodeFlags, Rule, count, seed};
+use nsquorum_node_tests::{Campaign, Disk, Ending, Load, NodeFlags, Rule, VerifyReport, count, seed};
+
+/// How far logs are purged and covered by checkpoints, so that a reader sees that kills meet these, too.
+fn log_of(report: &VerifyReport) -> String {
+    let groups = report.groups.iter().map(|group| {
+        let checkpoint = &group["checkpoints"][0]["applied"]["index"];
+        format!(
+            "log {}: purged {}, checkpoint {checkpoint}",
+            group["group"], group["purged"]["index"]
+        )
+    });
+    groups.collect::<Vec<_>>().join("; ")
+}
 
 /// Kills at random moments and power cuts at random calls, restart in the same directory each time.
 async fn kills(kills: u64, seed: u64, options: MountOptions) {
@@ -16,7 +28,11 @@ async fn kills(kills: u64, seed: u64, options: MountOptions) {
     let flags = NodeFlags::new(&["--memory-budget", "32MiB"]);
     let mut campaign = Campaign::begin(disk, flags, seed).await.unwrap();
     for kill in 0..kills {
-        let load = Load::mixed(100 + campaign.below(900));
+        let oks = 100 + campaign.below(900);
+        let load = match kill % 3 {
+            1 => Load::catching_up(oks),
+            _ => Load::mixed(oks),
+        };
         let ending = match campaign.below(2) {
             0 => Ending::Kill,
             _ => Ending::PowerOff {
@@ -25,8 +41,10 @@ async fn kills(kills: u64, seed: u64, options: MountOptions) {
         };
         let end = campaign.live(&load, &ending).await.unwrap();
         println!(
-            "kill {kill}: {ending:?}, {:?}, {} messages answered OK so far",
-            end.exit, end.oks
+            "kill {kill}: {ending:?}, {:?}, {} messages answered OK so far; {}",
+            end.exit,
+            end.oks,
+            log_of(&end.report)
         );
         assert!(
             end.report.is_clean(),

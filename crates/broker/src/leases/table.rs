@@ -36,7 +36,12 @@ pub struct LeaseTable {
 impl LeaseTable {
     /// An empty table. `msg_timeout` is the consumer's own, `max_msg_timeout` the node's bound for TOUCH.
     pub fn new(msg_timeout: Duration, max_msg_timeout: Duration) -> Self {
-        Self { msg_timeout, max_msg_timeout, leases: BTreeMap::new(), deadlines: BTreeSet::new() }
+        Self {
+            msg_timeout,
+            max_msg_timeout,
+            leases: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+        }
     }
 
     /// The message is being written to the socket: its lease begins.
@@ -118,7 +123,10 @@ impl LeaseTable {
 
     fn end(&mut self, seq: Seq, outcome: LeaseOutcome) -> Result<LeaseEvent, NotHeld> {
         let lease = self.remove(seq).ok_or(NotHeld)?;
-        Ok(LeaseEvent { token: lease.token, outcome })
+        Ok(LeaseEvent {
+            token: lease.token,
+            outcome,
+        })
     }
 
     fn remove(&mut self, seq: Seq) -> Option<Lease> {
@@ -152,7 +160,10 @@ impl OrphanedLeases {
 
     /// Whether this delivery of the message is among them: it was written to the socket.
     pub(crate) fn holds(&self, seq: Seq, delivery: u64) -> bool {
-        self.table.leases.get(&seq).is_some_and(|lease| lease.token.delivery == delivery)
+        self.table
+            .leases
+            .get(&seq)
+            .is_some_and(|lease| lease.token.delivery == delivery)
     }
 
     /// The channel was emptied.
@@ -222,7 +233,11 @@ mod tests {
         table.touch(Seq::new(1), at(90)).expect("held");
         assert_eq!(table.next_deadline(), Some(at(190)));
         table.touch(Seq::new(1), at(180)).expect("held");
-        assert_eq!(table.next_deadline(), Some(at(250)), "capped at delivery + max_msg_timeout");
+        assert_eq!(
+            table.next_deadline(),
+            Some(at(250)),
+            "capped at delivery + max_msg_timeout"
+        );
         assert_eq!(table.touch(Seq::new(2), at(0)), Err(NotHeld));
     }
 
@@ -231,8 +246,14 @@ mod tests {
         let mut table = table();
         table.delivered(&delivery(1, 1), at(0));
         table.delivered(&delivery(1, 2), at(60));
-        assert!(table.expire(at(100)).is_empty(), "the first delivery's deadline is gone");
-        assert_eq!(table.finish(Seq::new(1)).expect("held").token.attempts, Attempts::new(2));
+        assert!(
+            table.expire(at(100)).is_empty(),
+            "the first delivery's deadline is gone"
+        );
+        assert_eq!(
+            table.finish(Seq::new(1)).expect("held").token.attempts,
+            Attempts::new(2)
+        );
     }
 
     #[test]

@@ -180,7 +180,9 @@ impl Dispatch {
     /// What to deliver next. A message returned by it has been taken.
     /// `has_room`: whether the state may grow.
     pub(super) fn next(&mut self, state: &TopicState, window: &Window, has_room: bool) -> Next {
-        let Some(channel) = state.channel(self.channel) else { return Next::Nothing };
+        let Some(channel) = state.channel(self.channel) else {
+            return Next::Nothing;
+        };
         // First, because it may bring reading to the place where something waits.
         self.skip(state);
         while let Some((&seq, &attempts)) = self.returned.first_key_value() {
@@ -189,7 +191,9 @@ impl Dispatch {
                 self.fetched.remove(&seq);
                 continue;
             }
-            let Some(message) = self.find(seq, window) else { return self.fetch(channel, state, window, has_room) };
+            let Some(message) = self.find(seq, window) else {
+                return self.fetch(channel, state, window, has_room);
+            };
             self.returned.pop_first();
             return Next::Message { message, attempts };
         }
@@ -198,7 +202,11 @@ impl Dispatch {
             && self.has_reached(behind, state, may_read)
         {
             let is_finished = channel.is_finished(seq);
-            let message = if is_finished { self.fetched.remove(&seq) } else { self.find(seq, window) };
+            let message = if is_finished {
+                self.fetched.remove(&seq)
+            } else {
+                self.find(seq, window)
+            };
             if message.is_none() && !is_finished {
                 return self.fetch(channel, state, window, has_room);
             }
@@ -210,13 +218,19 @@ impl Dispatch {
                 return Next::Message { message, attempts };
             }
         }
-        if may_read { self.read(state, window) } else { Next::Nothing }
+        if may_read {
+            self.read(state, window)
+        } else {
+            Next::Nothing
+        }
     }
 
     /// Reading below what is finished already only makes the state smaller, and after a change of leaders it may be the only thing that does:
     /// what the last leader had in flight is unread then.
     fn fills_holes(&self, channel: &Channel) -> bool {
-        channel.finished_above_floor_last().is_some_and(|last| self.read_next < last)
+        channel
+            .finished_above_floor_last()
+            .is_some_and(|last| self.read_next < last)
     }
 
     /// Whether reading has reached a place in the tail, or cannot go on before what waits there was delivered: a paused topic holds
@@ -233,7 +247,10 @@ impl Dispatch {
             return if self.is_reading { Next::Nothing } else { Next::Read };
         };
         self.read_next = self.read_next.next();
-        Next::Message { message, attempts: Attempts::default() }
+        Next::Message {
+            message,
+            attempts: Attempts::default(),
+        }
     }
 
     /// Moves past numbers that are finished, or that come another way.
@@ -247,7 +264,10 @@ impl Dispatch {
         if !self.set_aside.is_empty() && self.set_aside.remove(&seq) {
             return true;
         }
-        seq < self.horizon && state.channel(self.channel).is_none_or(|channel| channel.is_finished(seq))
+        seq < self.horizon
+            && state
+                .channel(self.channel)
+                .is_none_or(|channel| channel.is_finished(seq))
     }
 
     fn read_message(&mut self, window: &Window) -> Option<MessageView> {
@@ -256,7 +276,11 @@ impl Dispatch {
             self.drop_backlog();
             return window.message(seq);
         }
-        while self.backlog.front().is_some_and(|batch| batch.header().end_seq() <= seq) {
+        while self
+            .backlog
+            .front()
+            .is_some_and(|batch| batch.header().end_seq() <= seq)
+        {
             self.backlog.pop_front();
         }
         let batch = self.backlog.front()?;
@@ -273,7 +297,9 @@ impl Dispatch {
 
     /// Whether a message still has to come from the log. It has not if the channel was emptied meanwhile.
     pub(super) fn wants(&self, seq: Seq, state: &TopicState) -> bool {
-        let is_finished = state.channel(self.channel).is_none_or(|channel| channel.is_finished(seq));
+        let is_finished = state
+            .channel(self.channel)
+            .is_none_or(|channel| channel.is_finished(seq));
         let waits = seq == self.read_next
             || self.returned.contains_key(&seq)
             || self.again.values().any(|(waiting, _)| *waiting == seq);
@@ -330,10 +356,17 @@ impl Dispatch {
     pub(super) fn fetch_done(&mut self, messages: Vec<MessageView>) {
         self.is_fetching = false;
         // Anything else was finished or emptied meanwhile.
-        let wanted: BTreeSet<Seq> =
-            self.returned.keys().copied().chain(self.again.values().map(|(seq, _)| *seq)).collect();
+        let wanted: BTreeSet<Seq> = self
+            .returned
+            .keys()
+            .copied()
+            .chain(self.again.values().map(|(seq, _)| *seq))
+            .collect();
         self.fetched.extend(
-            messages.into_iter().filter(|message| wanted.contains(&message.seq)).map(|message| (message.seq, message)),
+            messages
+                .into_iter()
+                .filter(|message| wanted.contains(&message.seq))
+                .map(|message| (message.seq, message)),
         );
     }
 

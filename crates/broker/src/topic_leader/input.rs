@@ -55,11 +55,31 @@ pub(crate) enum ChannelChange {
 pub(crate) enum LeaderInput {
     Publish(Publish),
     Subscribe(Subscribe),
-    Ready { subscription: SubscriptionId, count: u32 },
-    LeaseEvents { events: Vec<LeaseEvent> },
-    Disconnected { subscription: SubscriptionId, leases: OrphanedLeases },
-    IsInFlight { subscription: SubscriptionId, seq: Seq, answer: oneshot::Sender<bool> },
-    Command { command: Command, answer: oneshot::Sender<Result<(), AdminError>> },
-    Channels { answer: oneshot::Sender<Vec<ChannelName>> },
-    Stats { channel: Option<ChannelName>, answer: oneshot::Sender<TopicStats> },
+    Ready {
+        subscription: SubscriptionId,
+        count: u32,
+    },
+    LeaseEvents {
+        events: Vec<LeaseEvent>,
+    },
+    Disconnected {
+        subscription: SubscriptionId,
+        leases: OrphanedLeases,
+    },
+    IsInFlight {
+        subscription: SubscriptionId,
+        seq: Seq,
+        answer: oneshot::Sender<bool>,
+    },
+    Command {
+        command: Command,
+        answer: oneshot::Sender<Result<(), AdminError>>,
+    },
+    Channels {
+        answer: oneshot::Sender<Vec<ChannelName>>,
+    },
+    Stats {
+        channel: Option<ChannelName>,
+        answer: oneshot::Sender<TopicStats>,
+    },
 }

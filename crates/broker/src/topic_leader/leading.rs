@@ -30,8 +30,10 @@ pub(super) struct Leading {
 
 impl Leading {
     pub(super) fn new(term: Term, state: Box<TopicState>, now: Monotonic) -> Self {
-        let dispatches =
-            state.channels().map(|channel| (channel.incarnation(), Dispatch::new(channel, &state))).collect();
+        let dispatches = state
+            .channels()
+            .map(|channel| (channel.incarnation(), Dispatch::new(channel, &state)))
+            .collect();
         Self {
             term,
             // The LeaderStart entry has raised it to the wall clock at the start, if that was ahead.
@@ -63,8 +65,14 @@ impl Leading {
         while let Some((index, _)) = self.state.applied()
             && index.next() < up_to.index
         {
-            let other = EntryPosition { index: index.next(), term: up_to.term, encoded_bytes: 0 };
-            self.state.apply_other(other).expect("the next entry of a term that does not go back");
+            let other = EntryPosition {
+                index: index.next(),
+                term: up_to.term,
+                encoded_bytes: 0,
+            };
+            self.state
+                .apply_other(other)
+                .expect("the next entry of a term that does not go back");
         }
     }
 
@@ -84,7 +92,11 @@ impl Leading {
 
     /// The lowest number that some channel still has to read.
     pub(super) fn needed_from(&self) -> Seq {
-        self.dispatches.values().map(Dispatch::needed_from).min().unwrap_or_else(|| self.state.next_seq())
+        self.dispatches
+            .values()
+            .map(Dispatch::needed_from)
+            .min()
+            .unwrap_or_else(|| self.state.next_seq())
     }
 }
 

@@ -174,7 +174,11 @@ impl TopicLeader {
             LeaderInput::Ready { subscription, count } => self.ready(subscription, count),
             LeaderInput::LeaseEvents { events } => self.lease_events(&events, now),
             LeaderInput::Disconnected { subscription, leases } => self.disconnected(subscription, leases, now),
-            LeaderInput::IsInFlight { subscription, seq, answer } => {
+            LeaderInput::IsInFlight {
+                subscription,
+                seq,
+                answer,
+            } => {
                 // A caller that has gone needs no answer; the same holds for every answer below.
                 _ = answer.send(self.is_in_flight(subscription, seq));
             }
@@ -198,8 +202,12 @@ impl TopicLeader {
     /// Takes what a reader found.
     pub(crate) fn reader_done(&mut self, done: ReaderDone) {
         let ReaderDone { term, channel, found } = done;
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.term == term) else { return };
-        let Some(dispatch) = leading.dispatches.get_mut(&channel) else { return };
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.term == term) else {
+            return;
+        };
+        let Some(dispatch) = leading.dispatches.get_mut(&channel) else {
+            return;
+        };
         match found {
             Found::Batches { batches, resume } => dispatch.read_done(batches, resume),
             Found::Messages(messages) => dispatch.fetch_done(messages),
@@ -239,12 +247,24 @@ impl TopicLeader {
     /// When [`step`](Self::step) has something to do if no input arrives before.
     pub(crate) fn wake_at(&self) -> Option<Monotonic> {
         let leading = self.leading.as_ref()?;
-        let due = leading.dispatches.values().filter_map(Dispatch::next_due).min().map(|due| leading.when(due));
-        let orphans = self.orphans.iter().filter_map(|orphans| orphans.leases.next_deadline()).min();
-        let proposal = self.pipeline.ready_at(self.limits.proposals_max).map(|at| match self.space {
-            SpaceState::RefuseAll => at.max(self.stepped_at + SPACE_RECHECK),
-            SpaceState::Ok | SpaceState::RefusePublishes => at,
-        });
+        let due = leading
+            .dispatches
+            .values()
+            .filter_map(Dispatch::next_due)
+            .min()
+            .map(|due| leading.when(due));
+        let orphans = self
+            .orphans
+            .iter()
+            .filter_map(|orphans| orphans.leases.next_deadline())
+            .min();
+        let proposal = self
+            .pipeline
+            .ready_at(self.limits.proposals_max)
+            .map(|at| match self.space {
+                SpaceState::RefuseAll => at.max(self.stepped_at + SPACE_RECHECK),
+                SpaceState::Ok | SpaceState::RefusePublishes => at,
+            });
         [due, orphans, proposal].into_iter().flatten().min()
     }
 
@@ -257,7 +277,9 @@ impl TopicLeader {
         tracing::debug!(topic = %self.name, term = term.get(), next_seq = state.next_seq().get(), "leading");
         if state.is_deleted() {
             // The node stopped between the end of the topic's log and the metadata's learning of it.
-            self.outputs.push(Output::TopicDeleted { last_seq: Seq::new(state.next_seq().get() - 1) });
+            self.outputs.push(Output::TopicDeleted {
+                last_seq: Seq::new(state.next_seq().get() - 1),
+            });
             self.end(PublishError::Exiting);
             return;
         }
@@ -288,7 +310,9 @@ impl TopicLeader {
 
     fn refused(&mut self, ticket: u64, refusal: Refusal, now: Monotonic) {
         // One of an earlier leadership may be refused after the next has begun, and says nothing about that.
-        let Some(leading) = self.leading.as_ref().filter(|_| self.pipeline.is_under_way(ticket)) else { return };
+        let Some(leading) = self.leading.as_ref().filter(|_| self.pipeline.is_under_way(ticket)) else {
+            return;
+        };
         match refusal {
             Refusal::LeaseExpired => {
                 self.pipeline.refused(ticket, now);
@@ -315,7 +339,10 @@ impl TopicLeader {
         }
         let deferred = publish.messages.iter().filter(|message| message.defer_ms > 0).count() as u64;
         if deferred > 0 {
-            let known = self.leading.as_ref().map_or(0, |leading| leading.state.usage().deferred);
+            let known = self
+                .leading
+                .as_ref()
+                .map_or(0, |leading| leading.state.usage().deferred);
             if known + self.pipeline.deferred_waiting() + deferred > self.limits.deferred_max {
                 return Some(PublishError::TooManyDeferred);
             }
@@ -338,7 +365,11 @@ impl TopicLeader {
             let time = leading.clock(now);
             metrics::histogram!("nsquorum_batch_messages").record(f64::from(ready.builder.message_count()));
             let buffer = ready.builder.finish(leading.term, ready.first_seq, time, FEATURE_LEVEL);
-            self.outputs.push(Output::Propose { term: leading.term, buffer, ticket: ready.ticket });
+            self.outputs.push(Output::Propose {
+                term: leading.term,
+                buffer,
+                ticket: ready.ticket,
+            });
         }
     }
 
@@ -354,8 +385,14 @@ impl TopicLeader {
             encoded_bytes: u32::try_from(entry.encoded_len()).expect("an entry's length is a u32 in its header"),
         };
         leading.pass_others(at);
-        let own = leading.state.apply_batch(at, &batch).expect("the group has applied the same entry to an equal state");
-        assert_eq!(&own, applied, "the leader's copy of the state went another way than the group's");
+        let own = leading
+            .state
+            .apply_batch(at, &batch)
+            .expect("the group has applied the same entry to an equal state");
+        assert_eq!(
+            &own, applied,
+            "the leader's copy of the state went another way than the group's"
+        );
         let batch_header = batch.header();
         let is_own = batch_header.term == leading.term && header.term == leading.term;
         let next_seq = leading.state.next_seq();
@@ -383,12 +420,18 @@ impl TopicLeader {
         for effect in &accepted.effects {
             let Some(leading) = &mut self.leading else { return };
             match effect {
-                Effect::ChannelCreated { name, channel, existed, .. } => {
+                Effect::ChannelCreated {
+                    name, channel, existed, ..
+                } => {
                     let (name, channel, existed) = (name.clone(), *channel, *existed);
                     if !existed {
                         // An effect later in the same batch may have deleted it again.
-                        let Some(created) = leading.state.channel(channel) else { continue };
-                        leading.dispatches.insert(channel, Dispatch::new(created, &leading.state));
+                        let Some(created) = leading.state.channel(channel) else {
+                            continue;
+                        };
+                        leading
+                            .dispatches
+                            .insert(channel, Dispatch::new(created, &leading.state));
                     }
                     self.attach_waiting(&name, channel);
                 }
@@ -411,7 +454,13 @@ impl TopicLeader {
                         }
                     }
                 }
-                Effect::Requeued { channel, seq, attempts, not_before, behind } => {
+                Effect::Requeued {
+                    channel,
+                    seq,
+                    attempts,
+                    not_before,
+                    behind,
+                } => {
                     if let Some(dispatch) = leading.dispatches.get_mut(channel) {
                         dispatch.requeued(*seq, *attempts, *not_before, *behind);
                     }
@@ -439,7 +488,11 @@ impl TopicLeader {
 
     /// Emptying takes the messages out of the consumers' hands: they have room at once.
     fn emptied(&mut self, channel: ChannelIncarnation) {
-        let Some(dispatch) = self.leading.as_mut().and_then(|leading| leading.dispatches.get_mut(&channel)) else {
+        let Some(dispatch) = self
+            .leading
+            .as_mut()
+            .and_then(|leading| leading.dispatches.get_mut(&channel))
+        else {
             return;
         };
         for id in &dispatch.consumers {
@@ -462,7 +515,10 @@ impl TopicLeader {
 
     fn subscribe(&mut self, subscribe: Subscribe) {
         let Some(leading) = &self.leading else { return };
-        let existing = leading.state.channel_by_name(&subscribe.channel).map(|channel| channel.incarnation());
+        let existing = leading
+            .state
+            .channel_by_name(&subscribe.channel)
+            .map(|channel| channel.incarnation());
         match existing {
             Some(channel) => self.attach(subscribe, channel),
             None => {
@@ -484,7 +540,11 @@ impl TopicLeader {
     }
 
     fn attach(&mut self, subscribe: Subscribe, channel: ChannelIncarnation) {
-        let Some(dispatch) = self.leading.as_mut().and_then(|leading| leading.dispatches.get_mut(&channel)) else {
+        let Some(dispatch) = self
+            .leading
+            .as_mut()
+            .and_then(|leading| leading.dispatches.get_mut(&channel))
+        else {
             drop(subscribe.answer.send(Err(SubscribeError::Deleted)));
             return;
         };
@@ -513,7 +573,9 @@ impl TopicLeader {
     }
 
     fn ready(&mut self, id: SubscriptionId, count: u32) {
-        let Some(consumer) = self.consumers.get_mut(&id) else { return };
+        let Some(consumer) = self.consumers.get_mut(&id) else {
+            return;
+        };
         consumer.ready = count;
         let channel = consumer.channel;
         self.take_turn(id);
@@ -522,8 +584,13 @@ impl TopicLeader {
 
     /// Lets a consumer with room take part in its channel's round.
     fn take_turn(&mut self, id: SubscriptionId) {
-        let Some(consumer) = self.consumers.get_mut(&id) else { return };
-        let dispatch = self.leading.as_mut().and_then(|leading| leading.dispatches.get_mut(&consumer.channel));
+        let Some(consumer) = self.consumers.get_mut(&id) else {
+            return;
+        };
+        let dispatch = self
+            .leading
+            .as_mut()
+            .and_then(|leading| leading.dispatches.get_mut(&consumer.channel));
         if let Some(dispatch) = dispatch
             && consumer.has_room()
             && !consumer.in_turn
@@ -553,7 +620,9 @@ impl TopicLeader {
         let token = event.token;
         let Some(leading) = &mut self.leading else { return };
         let clock = leading.clock(now);
-        let Some(dispatch) = leading.dispatches.get_mut(&token.channel) else { return };
+        let Some(dispatch) = leading.dispatches.get_mut(&token.channel) else {
+            return;
+        };
         let holder = dispatch.in_flight.get(&token.seq).copied();
         let is_holder = holder.is_some_and(|holder| holder.delivery == token.delivery && token.term == leading.term);
         // A FIN counts while the message is unfinished, whoever holds it now; everything else only from the holder.
@@ -572,7 +641,11 @@ impl TopicLeader {
         };
         match event.outcome {
             LeaseOutcome::Finished => {
-                if leading.state.channel(token.channel).is_some_and(|channel| !channel.is_finished(token.seq)) {
+                if leading
+                    .state
+                    .channel(token.channel)
+                    .is_some_and(|channel| !channel.is_finished(token.seq))
+                {
                     self.pipeline.finish(token.channel, token.seq, now);
                 }
             }
@@ -599,7 +672,9 @@ impl TopicLeader {
     }
 
     fn released(&mut self, id: SubscriptionId, outcome: LeaseOutcome) {
-        let Some(consumer) = self.consumers.get_mut(&id) else { return };
+        let Some(consumer) = self.consumers.get_mut(&id) else {
+            return;
+        };
         consumer.in_flight = consumer.in_flight.saturating_sub(1);
         match outcome {
             LeaseOutcome::Finished => consumer.finished += 1,
@@ -611,9 +686,15 @@ impl TopicLeader {
     }
 
     fn disconnected(&mut self, id: SubscriptionId, leases: OrphanedLeases, now: Monotonic) {
-        let Some(consumer) = self.consumers.remove(&id) else { return };
+        let Some(consumer) = self.consumers.remove(&id) else {
+            return;
+        };
         let channel = consumer.channel;
-        let Some(dispatch) = self.leading.as_mut().and_then(|leading| leading.dispatches.get_mut(&channel)) else {
+        let Some(dispatch) = self
+            .leading
+            .as_mut()
+            .and_then(|leading| leading.dispatches.get_mut(&channel))
+        else {
             return;
         };
         dispatch.consumers.remove(&id);
@@ -642,8 +723,11 @@ impl TopicLeader {
         if self.orphans.is_empty() {
             return;
         }
-        let events: Vec<LeaseEvent> =
-            self.orphans.iter_mut().flat_map(|orphans| orphans.leases.expire(now)).collect();
+        let events: Vec<LeaseEvent> = self
+            .orphans
+            .iter_mut()
+            .flat_map(|orphans| orphans.leases.expire(now))
+            .collect();
         self.orphans.retain(|orphans| !orphans.leases.is_empty());
         self.lease_events(&events, now);
     }
@@ -651,8 +735,17 @@ impl TopicLeader {
     /// Ephemeral channels live as long as a consumer is attached; a new leader has none yet that belonged to an earlier one.
     fn delete_unused_ephemeral_channels(&mut self) {
         let Some(leading) = &self.leading else { return };
-        for dispatch in leading.dispatches.values().filter(|dispatch| dispatch.name.is_ephemeral()) {
-            self.pipeline.command(Event::DeleteChannel { channel: dispatch.channel }, None);
+        for dispatch in leading
+            .dispatches
+            .values()
+            .filter(|dispatch| dispatch.name.is_ephemeral())
+        {
+            self.pipeline.command(
+                Event::DeleteChannel {
+                    channel: dispatch.channel,
+                },
+                None,
+            );
         }
     }
 
@@ -676,8 +769,12 @@ impl TopicLeader {
 
     fn dispatch_all(&mut self) {
         let Some(leading) = &self.leading else { return };
-        let channels: Vec<ChannelIncarnation> =
-            leading.dispatches.values().filter(|d| !d.turn.is_empty()).map(|d| d.channel).collect();
+        let channels: Vec<ChannelIncarnation> = leading
+            .dispatches
+            .values()
+            .filter(|d| !d.turn.is_empty())
+            .map(|d| d.channel)
+            .collect();
         for channel in channels {
             self.dispatch(channel);
         }
@@ -686,13 +783,23 @@ impl TopicLeader {
     /// Hands messages of a channel to consumers with room until one of both has run out.
     fn dispatch(&mut self, channel: ChannelIncarnation) {
         let Some(leading) = &mut self.leading else { return };
-        let Some(found) = leading.state.channel(channel) else { return };
+        let Some(found) = leading.state.channel(channel) else {
+            return;
+        };
         let is_paused = found.is_paused();
         // Beyond this bound nothing new is begun; what came back may still be finished, which makes the state smaller.
         let has_room = leading.has_room(found, self.limits.state_bytes_max);
-        let Leading { term, state, window, dispatches, .. } = leading;
+        let Leading {
+            term,
+            state,
+            window,
+            dispatches,
+            ..
+        } = leading;
         let term = *term;
-        let Some(dispatch) = dispatches.get_mut(&channel) else { return };
+        let Some(dispatch) = dispatches.get_mut(&channel) else {
+            return;
+        };
         if is_paused {
             return;
         }
@@ -717,17 +824,31 @@ impl TopicLeader {
                 Next::Read => {
                     let point = position(state, dispatch.read_next);
                     // What lies before the point may be purged, and reading may have skipped far beyond where it stopped.
-                    let from = dispatch.resume.filter(|resume| resume.index > point.index).unwrap_or(point);
+                    let from = dispatch
+                        .resume
+                        .filter(|resume| resume.index > point.index)
+                        .unwrap_or(point);
                     let wanted = dispatch.read_next;
                     dispatch.is_reading = true;
-                    let request = ReadRequest { term, channel, from, wanted, end: leading.applied_end };
+                    let request = ReadRequest {
+                        term,
+                        channel,
+                        from,
+                        wanted,
+                        end: leading.applied_end,
+                    };
                     self.outputs.push(Output::Read(ReaderJob::Read(request)));
                     break;
                 }
                 Next::Fetch(seqs) => {
                     let messages = seqs.into_iter().map(|seq| (seq, position(state, seq))).collect();
                     dispatch.is_fetching = true;
-                    let request = FetchRequest { term, channel, messages, end: leading.applied_end };
+                    let request = FetchRequest {
+                        term,
+                        channel,
+                        messages,
+                        end: leading.applied_end,
+                    };
                     self.outputs.push(Output::Read(ReaderJob::Fetch(request)));
                     break;
                 }
@@ -756,9 +877,14 @@ impl TopicLeader {
             self.delivered += 1;
             consumer.in_flight += 1;
             consumer.messages += 1;
-            dispatch
-                .in_flight
-                .insert(token.seq, InFlight { consumer: id, attempts: token.attempts, delivery: token.delivery });
+            dispatch.in_flight.insert(
+                token.seq,
+                InFlight {
+                    consumer: id,
+                    attempts: token.attempts,
+                    delivery: token.delivery,
+                },
+            );
             if dispatch.turn.len() > 1 {
                 dispatch.turn.rotate_left(1);
             }
@@ -781,7 +907,11 @@ impl TopicLeader {
             Command::Topic(event) => event,
             Command::CreateChannel(name) => Event::CreateChannel { name },
             Command::Channel(name, change) => {
-                let Some(channel) = leading.state.channel_by_name(&name).map(|channel| channel.incarnation()) else {
+                let Some(channel) = leading
+                    .state
+                    .channel_by_name(&name)
+                    .map(|channel| channel.incarnation())
+                else {
                     drop(answer.send(Err(AdminError::ChannelNotFound)));
                     return;
                 };
@@ -804,7 +934,9 @@ impl TopicLeader {
     }
 
     fn channels(&self) -> Vec<ChannelName> {
-        let Some(leading) = &self.leading else { return Vec::new() };
+        let Some(leading) = &self.leading else {
+            return Vec::new();
+        };
         let mut names: Vec<ChannelName> = leading.state.channels().map(|channel| channel.name().clone()).collect();
         names.sort();
         names
@@ -832,7 +964,9 @@ impl TopicLeader {
             if only.is_some_and(|only| only != channel.name()) {
                 continue;
             }
-            let Some(dispatch) = leading.dispatches.get(&channel.incarnation()) else { continue };
+            let Some(dispatch) = leading.dispatches.get(&channel.incarnation()) else {
+                continue;
+            };
             let in_flight_count = dispatch.in_flight.len() as u64;
             let deferred_count = dispatch.deferred_count();
             let settling = self.pipeline.settling(channel.incarnation());
@@ -846,7 +980,11 @@ impl TopicLeader {
                 requeue_count: channel.requeue_count(),
                 timeout_count: channel.timeout_count(),
                 paused: channel.is_paused(),
-                clients: dispatch.consumers.iter().filter_map(|id| self.consumer_stats(*id)).collect(),
+                clients: dispatch
+                    .consumers
+                    .iter()
+                    .filter_map(|id| self.consumer_stats(*id))
+                    .collect(),
             });
         }
         stats.channels.sort_by(|a, b| a.name.cmp(&b.name));
@@ -869,8 +1007,13 @@ impl TopicLeader {
 
 /// Where a reader that wants `seq` begins.
 fn position(state: &TopicState, seq: Seq) -> ReadPosition {
-    let point = state.index_point(seq).expect("an unfinished message lies at or after an index point");
-    ReadPosition { index: point.index, cursor: Cursor::at_point(&point) }
+    let point = state
+        .index_point(seq)
+        .expect("an unfinished message lies at or after an index point");
+    ReadPosition {
+        index: point.index,
+        cursor: Cursor::at_point(&point),
+    }
 }
 
 fn count_redelivery(cause: &'static str) {

@@ -29,8 +29,14 @@ const EVENTS_PER_BATCH_MAX: usize = 65_536;
 /// A change with somebody who waits for it.
 #[derive(Debug)]
 pub(super) enum Request {
-    Publish { publish: Publish, bytes: usize },
-    Command { event: Event, answer: Option<oneshot::Sender<Result<(), AdminError>>> },
+    Publish {
+        publish: Publish,
+        bytes: usize,
+    },
+    Command {
+        event: Event,
+        answer: Option<oneshot::Sender<Result<(), AdminError>>>,
+    },
 }
 
 impl Request {
@@ -38,7 +44,9 @@ impl Request {
         // Whoever waited may have given up: nothing to tell then.
         match self {
             Self::Publish { publish: request, .. } => drop(request.answer.send(Err(publish))),
-            Self::Command { answer: Some(answer), .. } => drop(answer.send(Err(admin))),
+            Self::Command {
+                answer: Some(answer), ..
+            } => drop(answer.send(Err(admin))),
             Self::Command { answer: None, .. } => {}
         }
     }
@@ -46,7 +54,9 @@ impl Request {
     fn succeed(self) {
         match self {
             Self::Publish { publish, .. } => drop(publish.answer.send(Ok(()))),
-            Self::Command { answer: Some(answer), .. } => drop(answer.send(Ok(()))),
+            Self::Command {
+                answer: Some(answer), ..
+            } => drop(answer.send(Ok(()))),
             Self::Command { answer: None, .. } => {}
         }
     }
@@ -110,7 +120,11 @@ impl Pipeline {
 
     pub(super) fn publish(&mut self, publish: Publish) {
         // Its row counts too: a million bodies of one byte are an entry of 29 MB.
-        let bytes = publish.messages.iter().map(|message| message.body.len() + MESSAGE_ROW_BYTES).sum();
+        let bytes = publish
+            .messages
+            .iter()
+            .map(|message| message.body.len() + MESSAGE_ROW_BYTES)
+            .sum();
         self.deferred_waiting += deferred_in(&publish);
         self.requests.push_back(Request::Publish { publish, bytes });
     }
@@ -181,8 +195,17 @@ impl Pipeline {
         self.next_ticket += 1;
         let first_seq = self.next_seq;
         self.next_seq = first_seq.plus(u64::from(builder.message_count()));
-        self.under_way.push_back(Proposed { ticket, first_seq, content, fate: Fate::UnderWay });
-        Some(Ready { ticket, builder, first_seq })
+        self.under_way.push_back(Proposed {
+            ticket,
+            first_seq,
+            content,
+            fate: Fate::UnderWay,
+        });
+        Some(Ready {
+            ticket,
+            builder,
+            first_seq,
+        })
     }
 
     fn take(&mut self, bytes_max: usize) -> Content {
@@ -264,9 +287,15 @@ impl Pipeline {
     }
 
     fn place_under_way(&self, first_seq: Seq) -> usize {
-        let place = self.under_way.iter().position(|proposed| proposed.fate == Fate::UnderWay);
+        let place = self
+            .under_way
+            .iter()
+            .position(|proposed| proposed.fate == Fate::UnderWay);
         let place = place.expect("an applied batch of this leadership was proposed by it");
-        assert_eq!(self.under_way[place].first_seq, first_seq, "batches are applied in the order of their proposals");
+        assert_eq!(
+            self.under_way[place].first_seq, first_seq,
+            "batches are applied in the order of their proposals"
+        );
         place
     }
 
@@ -307,10 +336,17 @@ impl Pipeline {
     pub(super) fn abandon(&mut self, publish: PublishError, admin: AdminError) {
         let under_way = std::mem::take(&mut self.under_way);
         let waiting = std::mem::take(&mut self.requests);
-        for request in under_way.into_iter().flat_map(|proposed| proposed.content.requests).chain(waiting) {
+        for request in under_way
+            .into_iter()
+            .flat_map(|proposed| proposed.content.requests)
+            .chain(waiting)
+        {
             request.fail(publish, admin.clone());
         }
-        *self = Self { next_ticket: self.next_ticket, ..Self::default() };
+        *self = Self {
+            next_ticket: self.next_ticket,
+            ..Self::default()
+        };
     }
 }
 
@@ -332,7 +368,10 @@ impl Content {
             }
         }
         for (channel, seqs) in &self.finishes {
-            builder.push_event(&Event::Finish { channel: *channel, ranges: ranges_of(seqs) });
+            builder.push_event(&Event::Finish {
+                channel: *channel,
+                ranges: ranges_of(seqs),
+            });
         }
         for event in &self.requeues {
             builder.push_event(event);

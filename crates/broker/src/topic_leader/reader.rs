@@ -76,10 +76,17 @@ pub(crate) struct ReaderDone {
 /// What a reader found.
 #[derive(Debug)]
 pub(crate) enum Found {
-    Batches { batches: Vec<BatchView>, resume: ReadPosition },
+    Batches {
+        batches: Vec<BatchView>,
+        resume: ReadPosition,
+    },
     Messages(Vec<MessageView>),
     /// `wanted` is the first message that could not be had: it may have been dropped, and its log purged, meanwhile.
-    Failed { kind: ReaderKind, wanted: Seq, error: ReadError },
+    Failed {
+        kind: ReaderKind,
+        wanted: Seq,
+        error: ReadError,
+    },
 }
 
 /// How a reader gets at entries.
@@ -97,20 +104,33 @@ impl ReaderJob {
 
     /// Does the job. May touch the disk.
     pub(crate) fn run_from_disk(&self, log: &dyn TopicLog) -> ReaderDone {
-        self.run(log, Source::Disk).expect("only a reader without the disk gives up")
+        self.run(log, Source::Disk)
+            .expect("only a reader without the disk gives up")
     }
 
     fn run(&self, log: &dyn TopicLog, source: Source) -> Option<ReaderDone> {
         match self {
             Self::Read(request) => {
                 let found = request.run(log, source).unwrap_or_else(|error| {
-                    Some(Found::Failed { kind: ReaderKind::Read, wanted: request.wanted, error })
+                    Some(Found::Failed {
+                        kind: ReaderKind::Read,
+                        wanted: request.wanted,
+                        error,
+                    })
                 })?;
-                Some(ReaderDone { term: request.term, channel: request.channel, found })
+                Some(ReaderDone {
+                    term: request.term,
+                    channel: request.channel,
+                    found,
+                })
             }
             Self::Fetch(request) => {
                 let found = request.run(log, source)?;
-                Some(ReaderDone { term: request.term, channel: request.channel, found })
+                Some(ReaderDone {
+                    term: request.term,
+                    channel: request.channel,
+                    found,
+                })
             }
         }
     }
@@ -121,7 +141,9 @@ impl ReadRequest {
         let mut walk = self.from;
         let mut batches = Vec::new();
         while batches.is_empty() && walk.index < self.end {
-            let Some(entries) = read(log, source, walk.index, self.end)? else { return Ok(None) };
+            let Some(entries) = read(log, source, walk.index, self.end)? else {
+                return Ok(None);
+            };
             for entry in entries {
                 if let Some(batch) = step(&mut walk, &entry)?
                     && batch.header().end_seq() > self.wanted
@@ -132,7 +154,10 @@ impl ReadRequest {
         }
         if batches.is_empty() {
             let what = format!("message {} is not in the log before it", self.wanted);
-            return Err(ReadError::Damaged { index: self.end.get(), what });
+            return Err(ReadError::Damaged {
+                index: self.end.get(),
+                what,
+            });
         }
         Ok(Some(Found::Batches { batches, resume: walk }))
     }
@@ -153,7 +178,13 @@ impl FetchRequest {
                     last = Some(batch);
                 }
                 Ok(None) => return None,
-                Err(error) => return Some(Found::Failed { kind: ReaderKind::Fetch, wanted: *seq, error }),
+                Err(error) => {
+                    return Some(Found::Failed {
+                        kind: ReaderKind::Fetch,
+                        wanted: *seq,
+                        error,
+                    });
+                }
             }
         }
         Some(Found::Messages(messages))
@@ -167,7 +198,9 @@ impl FetchRequest {
         mut walk: ReadPosition,
     ) -> Result<Option<(BatchView, MessageView)>, ReadError> {
         while walk.index < self.end {
-            let Some(entries) = read(log, source, walk.index, self.end)? else { return Ok(None) };
+            let Some(entries) = read(log, source, walk.index, self.end)? else {
+                return Ok(None);
+            };
             for entry in entries {
                 if let Some(batch) = step(&mut walk, &entry)?
                     && let Some(message) = message_of(&batch, seq)
@@ -177,23 +210,24 @@ impl FetchRequest {
             }
         }
         let what = format!("message {seq} is not in the log before it");
-        Err(ReadError::Damaged { index: self.end.get(), what })
+        Err(ReadError::Damaged {
+            index: self.end.get(),
+            what,
+        })
     }
 }
 
-fn read(
-    log: &dyn TopicLog,
-    source: Source,
-    from: LogIndex,
-    end: LogIndex,
-) -> Result<Option<Vec<Entry>>, ReadError> {
+fn read(log: &dyn TopicLog, source: Source, from: LogIndex, end: LogIndex) -> Result<Option<Vec<Entry>>, ReadError> {
     let entries = match (log.read_cached(from, end, READ_BYTES_MAX), source) {
         (Some(entries), _) => entries,
         (None, Source::Memory) => return Ok(None),
         (None, Source::Disk) => log.read(from, end, READ_BYTES_MAX)?,
     };
     if entries.is_empty() {
-        return Err(ReadError::Damaged { index: from.get(), what: "missing".into() });
+        return Err(ReadError::Damaged {
+            index: from.get(),
+            what: "missing".into(),
+        });
     }
     Ok(Some(entries))
 }
@@ -205,8 +239,10 @@ fn step(walk: &mut ReadPosition, entry: &Entry) -> Result<Option<BatchView>, Rea
     if header.kind != EntryKind::TopicBatch {
         return Ok(None);
     }
-    let batch = BatchView::parse(entry.payload())
-        .map_err(|error| ReadError::Damaged { index: header.index.get(), what: error.to_string() })?;
+    let batch = BatchView::parse(entry.payload()).map_err(|error| ReadError::Damaged {
+        index: header.index.get(),
+        what: error.to_string(),
+    })?;
     let accepted = walk.cursor.step(header.term, &batch.header()) == Acceptance::Accepted;
     Ok(accepted.then_some(batch))
 }

@@ -31,14 +31,21 @@ pub(crate) struct TailBudget {
 
 impl TailBudget {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { used: Arc::new(AtomicUsize::new(0)), bytes_max }
+        Self {
+            used: Arc::new(AtomicUsize::new(0)),
+            bytes_max,
+        }
     }
 
     /// Replaces what one topic has reported; tells how much it may hold from now on.
     fn report(&self, before: usize, now: usize) -> usize {
         self.used.fetch_add(now, Ordering::Relaxed);
         let used = self.used.fetch_sub(before, Ordering::Relaxed) - before;
-        if used < self.bytes_max { WINDOW_BYTES_MAX } else { WINDOW_BYTES_MIN }
+        if used < self.bytes_max {
+            WINDOW_BYTES_MAX
+        } else {
+            WINDOW_BYTES_MIN
+        }
     }
 }
 
@@ -133,7 +140,9 @@ impl LeaderShell {
             return;
         }
         let (log, reads) = (Arc::clone(log), reads.clone());
-        self.environment.spawn.spawn_blocking(Box::new(move || drop(reads.send(job.run_from_disk(&*log)))));
+        self.environment
+            .spawn
+            .spawn_blocking(Box::new(move || drop(reads.send(job.run_from_disk(&*log)))));
     }
 
     fn report_deletion(&self, last_seq: Seq) {

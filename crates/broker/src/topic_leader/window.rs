@@ -34,7 +34,12 @@ impl Window {
             self.clear();
         }
         self.bytes += bytes;
-        self.entries.push_back(WindowEntry { first, end, bytes, batch });
+        self.entries.push_back(WindowEntry {
+            first,
+            end,
+            bytes,
+            batch,
+        });
     }
 
     /// The first number held.

@@ -27,8 +27,16 @@ async fn messages_reach_every_channel_once_and_in_order() {
     let expected = vec![(1, 1, "a".to_owned()), (2, 1, "b".to_owned()), (3, 1, "c".to_owned())];
     assert_eq!(ledger.take(3).await, expected);
     assert_eq!(archive.take(3).await, expected);
-    let stats = node.wait_for_stats(|stats| stats.channels.iter().all(|c| c.in_flight_count == 0)).await;
-    assert!(stats.channels.iter().all(|channel| channel.depth == 0 && channel.message_count == 3), "{stats:?}");
+    let stats = node
+        .wait_for_stats(|stats| stats.channels.iter().all(|c| c.in_flight_count == 0))
+        .await;
+    assert!(
+        stats
+            .channels
+            .iter()
+            .all(|channel| channel.depth == 0 && channel.message_count == 3),
+        "{stats:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,10 +100,15 @@ async fn what_a_lost_consumer_held_comes_back_at_its_deadline_and_the_rest_at_on
     let mut lost = node.subscribe_with_timeout("c", 2, Duration::from_millis(200)).await;
     node.publish(&["written", "unwritten"]).await;
     assert_eq!(lost.receive().await.token.seq, Seq::new(1));
-    node.wait_for_stats(|stats| stats.channels[0].in_flight_count == 2).await;
+    node.wait_for_stats(|stats| stats.channels[0].in_flight_count == 2)
+        .await;
     lost.disconnect();
     let mut other = node.subscribe("c", 10).await;
-    assert_eq!(other.take(1).await, [(2, 1, "unwritten".to_owned())], "never written: no attempt is counted");
+    assert_eq!(
+        other.take(1).await,
+        [(2, 1, "unwritten".to_owned())],
+        "never written: no attempt is counted"
+    );
     assert_eq!(other.take(1).await, [(1, 2, "written".to_owned())]);
 }
 
@@ -103,11 +116,18 @@ async fn what_a_lost_consumer_held_comes_back_at_its_deadline_and_the_rest_at_on
 async fn pause_empty_and_delete_do_what_they_say() {
     let node = Node::start(&store(), 1).await;
     let mut consumer = node.subscribe("c", 10).await;
-    node.administer(AdminAction::PauseChannel(name("c"))).await.expect("paused");
+    node.administer(AdminAction::PauseChannel(name("c")))
+        .await
+        .expect("paused");
     node.publish(&["a", "b"]).await;
-    node.wait_for_stats(|stats| stats.channels[0].depth == 2 && stats.channels[0].paused).await;
-    node.administer(AdminAction::EmptyChannel(name("c"))).await.expect("emptied");
-    node.administer(AdminAction::UnpauseChannel(name("c"))).await.expect("unpaused");
+    node.wait_for_stats(|stats| stats.channels[0].depth == 2 && stats.channels[0].paused)
+        .await;
+    node.administer(AdminAction::EmptyChannel(name("c")))
+        .await
+        .expect("emptied");
+    node.administer(AdminAction::UnpauseChannel(name("c")))
+        .await
+        .expect("unpaused");
     node.publish(&["c"]).await;
     loop {
         match within(consumer.subscription.deliveries.next()).await {
@@ -119,8 +139,13 @@ async fn pause_empty_and_delete_do_what_they_say() {
             None => panic!("closed"),
         }
     }
-    node.administer(AdminAction::DeleteChannel(name("c"))).await.expect("deleted");
-    assert!(within(consumer.subscription.deliveries.next()).await.is_none(), "its consumers are closed");
+    node.administer(AdminAction::DeleteChannel(name("c")))
+        .await
+        .expect("deleted");
+    assert!(
+        within(consumer.subscription.deliveries.next()).await.is_none(),
+        "its consumers are closed"
+    );
     let missing = node.administer(AdminAction::PauseChannel(name("c"))).await;
     assert_eq!(missing, Err(AdminError::ChannelNotFound));
 }
@@ -150,7 +175,8 @@ async fn a_restart_keeps_messages_channels_attempts_and_finished_numbers() {
     let second = consumer.receive().await;
     consumer.finish(&second);
     consumer.requeue(&first, 0);
-    node.wait_for_stats(|stats| stats.channels[0].requeue_count == 1 && stats.channels[0].in_flight_count > 0).await;
+    node.wait_for_stats(|stats| stats.channels[0].requeue_count == 1 && stats.channels[0].in_flight_count > 0)
+        .await;
     // The FIN waits for company at most some milliseconds; the publish takes it along.
     node.publish(&["f"]).await;
     node.cluster.stop().await;
@@ -158,8 +184,9 @@ async fn a_restart_keeps_messages_channels_attempts_and_finished_numbers() {
     let mut consumer = node.subscribe("c", 10).await;
     let mut seen = consumer.take(5).await;
     seen.sort();
-    let expected: Vec<(u64, u16, String)> =
-        [(1, 2, "a"), (3, 1, "c"), (4, 1, "d"), (5, 1, "e"), (6, 1, "f")].map(|(s, a, b)| (s, a, b.to_owned())).into();
+    let expected: Vec<(u64, u16, String)> = [(1, 2, "a"), (3, 1, "c"), (4, 1, "d"), (5, 1, "e"), (6, 1, "f")]
+        .map(|(s, a, b)| (s, a, b.to_owned()))
+        .into();
     assert_eq!(seen, expected);
 }
 
@@ -264,7 +291,9 @@ async fn a_topic_answers_as_soon_as_its_creation_has_resolved() {
         let topic = TopicName::try_from(format!("t{round}").as_str()).expect("valid");
         within(node.broker.create_topic(&topic)).await.expect("created");
         let create = AdminAction::CreateChannel(name("c"));
-        within(node.broker.administer(&topic, create)).await.expect("its group may still be starting");
+        within(node.broker.administer(&topic, create))
+            .await
+            .expect("its group may still be starting");
         assert_eq!(within(node.broker.channels(&topic)).await, Some(vec![name("c")]));
         assert_eq!(within(node.broker.stats(Some(&topic), None)).await.len(), 1);
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nsquorum_broker::{
-    AdminAction, AdminError, Broker, BrokerConfig, ClientDescription, Delivery, LeaseTable, PublishError,
-    Subscription, SubscriptionEvent, SubscriptionOptions, TopicStats,
+    AdminAction, AdminError, Broker, BrokerConfig, ClientDescription, Delivery, LeaseTable, PublishError, Subscription,
+    SubscriptionEvent, SubscriptionOptions, TopicStats,
 };
 use nsquorum_consensus::{ClusterOfOne, ConsensusOptions, NodeIdentity};
 use nsquorum_environment::{Environment, Monotonic, WallTime};
@@ -43,10 +43,15 @@ impl Node {
         let options = ConsensusOptions {
             store: store.clone(),
             environment,
-            identity: NodeIdentity { node: NodeId::new(1), incarnation: NodeIncarnation::new(incarnation) },
+            identity: NodeIdentity {
+                node: NodeId::new(1),
+                incarnation: NodeIncarnation::new(incarnation),
+            },
             checkpoint_bytes,
         };
-        let cluster = ClusterOfOne::start(options, Arc::new(broker.clone())).await.expect("a node starts");
+        let cluster = ClusterOfOne::start(options, Arc::new(broker.clone()))
+            .await
+            .expect("a node starts");
         let cluster = Arc::new(cluster);
         broker.connect(cluster.clone());
         Self { broker, cluster, space }
@@ -77,8 +82,9 @@ impl Node {
             topology_region: String::new(),
         });
         let options = SubscriptionOptions { client, msg_timeout };
-        let subscription =
-            within(self.broker.subscribe(&topic(), &name(channel), options)).await.expect("subscribed");
+        let subscription = within(self.broker.subscribe(&topic(), &name(channel), options))
+            .await
+            .expect("subscribed");
         subscription.handle.ready(ready);
         Consumer {
             subscription,
@@ -88,7 +94,10 @@ impl Node {
     }
 
     pub(crate) async fn stats(&self) -> TopicStats {
-        within(self.broker.stats(Some(&topic()), None)).await.pop().expect("the topic exists")
+        within(self.broker.stats(Some(&topic()), None))
+            .await
+            .pop()
+            .expect("the topic exists")
     }
 
     pub(crate) async fn administer(&self, action: AdminAction) -> Result<(), AdminError> {
@@ -120,7 +129,10 @@ pub(crate) struct Consumer {
 
 impl Consumer {
     pub(crate) async fn receive(&mut self) -> Delivery {
-        match within(self.subscription.deliveries.next()).await.expect("the channel exists") {
+        match within(self.subscription.deliveries.next())
+            .await
+            .expect("the channel exists")
+        {
             SubscriptionEvent::Deliver(delivery) => {
                 self.leases.delivered(&delivery, self.clock.clock.now());
                 delivery

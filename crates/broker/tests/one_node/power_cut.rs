@@ -40,7 +40,11 @@ impl Disk {
                 }
             }
         });
-        Self { steps, stop, thread: Some(thread) }
+        Self {
+            steps,
+            stop,
+            thread: Some(thread),
+        }
     }
 
     fn steps(&self) -> u64 {
@@ -84,14 +88,21 @@ async fn load(store: MemoryStore, known: Arc<Mutex<Known>>) {
         if delivery.token.seq.get() % 4 == 0 && delivery.token.attempts.get() == 1 {
             consumer.requeue(&delivery, 0);
         } else {
-            known.lock().finished.insert(String::from_utf8(delivery.body.to_vec()).expect("text"));
+            known
+                .lock()
+                .finished
+                .insert(String::from_utf8(delivery.body.to_vec()).expect("text"));
             consumer.finish(&delivery);
         }
         if round % 10 == 5 {
-            node.administer(AdminAction::CreateChannel(name("other"))).await.expect("created");
+            node.administer(AdminAction::CreateChannel(name("other")))
+                .await
+                .expect("created");
         }
         if round % 10 == 9 {
-            node.administer(AdminAction::DeleteChannel(name("other"))).await.expect("deleted");
+            node.administer(AdminAction::DeleteChannel(name("other")))
+                .await
+                .expect("deleted");
         }
     }
     // The checkpoints and purges that the last rounds began are steps, too.
@@ -109,7 +120,10 @@ async fn recovered(store: MemoryStore, known: &Known, cut: u64) {
         let delivery = consumer.receive().await;
         let body = String::from_utf8(delivery.body.to_vec()).expect("text");
         if delivery.token.attempts.get() == 1 {
-            assert!(delivery.token.seq.get() > last_first_delivery, "cut {cut}: out of order");
+            assert!(
+                delivery.token.seq.get() > last_first_delivery,
+                "cut {cut}: out of order"
+            );
             last_first_delivery = delivery.token.seq.get();
         }
         consumer.finish(&delivery);
@@ -136,13 +150,20 @@ async fn recovered(store: MemoryStore, known: &Known, cut: u64) {
     let unique: BTreeSet<&String> = seen.iter().collect();
     assert_eq!(unique.len(), seen.len(), "cut {cut}: something came twice");
     for body in &seen {
-        assert!(body == "last" || known.attempted.contains(body), "cut {cut}: a message that nobody sent");
+        assert!(
+            body == "last" || known.attempted.contains(body),
+            "cut {cut}: a message that nobody sent"
+        );
     }
     node.cluster.stop().await;
 }
 
 fn run(steps_max: u64) -> u64 {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("runtime");
     let store = MemoryStore::new(Durability::Stepped);
     let known = Arc::new(Mutex::new(Known::default()));
     let disk = Disk::spin(&store, steps_max);
@@ -159,7 +180,11 @@ fn run(steps_max: u64) -> u64 {
     let survived = store.crash();
     runtime.shutdown_background();
     let known = std::mem::take(&mut *known.lock());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("runtime");
     let disk = Disk::spin(&survived, u64::MAX);
     runtime.block_on(async { within(recovered(survived.clone(), &known, steps_max)).await });
     drop(disk);

@@ -125,13 +125,23 @@ async fn propose<L: GroupLog, M: Machine>(
             Err(ClientWriteError::ForwardToLeader(forward)) => {
                 // An expired lease is transient within the same term; anything else means that another node leads or will.
                 let expired = matches!(forward.reason, ForwardReason::LeaseExpired);
-                Err(if expired { Refusal::LeaseExpired } else { Refusal::NotLeader })
+                Err(if expired {
+                    Refusal::LeaseExpired
+                } else {
+                    Refusal::NotLeader
+                })
             }
             Err(_) => Err(Refusal::NotLeader),
         });
     });
     let leader = openraft::vote::leader_id_std::CommittedLeaderId::new(term.get());
-    if raft.write(proposal).with_leader(leader).responder(callback).await.is_err() {
+    if raft
+        .write(proposal)
+        .with_leader(leader)
+        .responder(callback)
+        .await
+        .is_err()
+    {
         // The callback was dropped with the request and has told.
         tracing::debug!("a proposal met a group that has stopped");
     }
@@ -184,7 +194,10 @@ pub(crate) async fn open_topic<S: NodeStore>(
             clock: LogTime::new(environment.clock.wall().as_nanos()),
         };
         let buffer = start.encode(ENTRY_HEADER_BYTES);
-        Some(Proposal { kind: EntryKind::LeaderStart, buffer })
+        Some(Proposal {
+            kind: EntryKind::LeaderStart,
+            buffer,
+        })
     };
     let running = start(context, record.group, machine, leader_start).await?;
     let store = context.store.clone();
@@ -192,8 +205,20 @@ pub(crate) async fn open_topic<S: NodeStore>(
     let log = tokio::task::spawn_blocking(move || store.open_group(group))
         .await
         .map_err(|_| ConsensusError::Stopped)??;
-    let log = Arc::new(GroupHandle { raft: running.raft.clone(), log, events: sender });
-    Ok((running, TopicGroup { name, group, log, events }))
+    let log = Arc::new(GroupHandle {
+        raft: running.raft.clone(),
+        log,
+        events: sender,
+    });
+    Ok((
+        running,
+        TopicGroup {
+            name,
+            group,
+            log,
+            events,
+        },
+    ))
 }
 
 async fn start<S: NodeStore, M: Machine>(
@@ -207,8 +232,13 @@ async fn start<S: NodeStore, M: Machine>(
         let context = context.clone();
         tokio::task::spawn_blocking(move || -> Result<_, ConsensusError> {
             let log = context.store.open_group(group)?;
-            let machine = GroupStateMachine::open(log.clone(), machine, &context.checkpoints, reclaim)
-                .map_err(|error| ConsensusError::Quarantined { group: group.get(), what: error.to_string() })?;
+            let machine =
+                GroupStateMachine::open(log.clone(), machine, &context.checkpoints, reclaim).map_err(|error| {
+                    ConsensusError::Quarantined {
+                        group: group.get(),
+                        what: error.to_string(),
+                    }
+                })?;
             Ok((log, machine))
         })
         .await
@@ -218,13 +248,24 @@ async fn start<S: NodeStore, M: Machine>(
     if state.last.is_none() && state.last_purged.is_none() {
         write_genesis(&log, context.identity).await?;
     }
-    let raft =
-        Raft::build(context.identity.node.get(), Arc::clone(&context.config), NoPeers, RaftLog::new(log), machine)
-            .await
-            .map_err(|error| ConsensusError::Quarantined { group: group.get(), what: error.to_string() })?;
+    let raft = Raft::build(
+        context.identity.node.get(),
+        Arc::clone(&context.config),
+        NoPeers,
+        RaftLog::new(log),
+        machine,
+    )
+    .await
+    .map_err(|error| ConsensusError::Quarantined {
+        group: group.get(),
+        what: error.to_string(),
+    })?;
     raft.run();
     let (stop, stopped) = watch::channel(false);
-    context.environment.spawn.spawn(Box::pin(keep(group, raft.clone(), reclaimed, stopped, leader_start)));
+    context
+        .environment
+        .spawn
+        .spawn(Box::pin(keep(group, raft.clone(), reclaimed, stopped, leader_start)));
     Ok(RunningGroup { raft, stop })
 }
 
@@ -233,7 +274,13 @@ async fn write_genesis<L: GroupLog>(log: &L, identity: NodeIdentity) -> Result<(
     let membership = Membership::new_with_defaults(vec![BTreeSet::from([identity.node.get()])], []);
     let mut buffer = BytesMut::zeroed(ENTRY_HEADER_BYTES);
     encode_membership(&membership, &mut buffer);
-    let entry = Entry::seal(buffer, EntryKind::Membership, log.group(), Term::new(0), LogIndex::new(0));
+    let entry = Entry::seal(
+        buffer,
+        EntryKind::Membership,
+        log.group(),
+        Term::new(0),
+        LogIndex::new(0),
+    );
     let (sender, receiver) = oneshot::channel();
     log.append(vec![entry], Box::new(move |result| drop(sender.send(result))));
     receiver.await.unwrap_or(Err(StorageError::Closed))

@@ -31,13 +31,19 @@ impl MetadataBatch {
     pub(crate) const VERSION: u32 = 1;
 
     pub(crate) fn new(commands: Vec<MetadataCommand>) -> Self {
-        Self { version: Self::VERSION, commands }
+        Self {
+            version: Self::VERSION,
+            commands,
+        }
     }
 
     pub(crate) fn into_proposal(self) -> Proposal {
         let buffer = BytesMut::zeroed(ENTRY_HEADER_BYTES);
         let mut writer = buffer.writer();
         serde_json::to_writer(&mut writer, &self).expect("plain data always serializes");
-        Proposal { kind: EntryKind::Metadata, buffer: writer.into_inner() }
+        Proposal {
+            kind: EntryKind::Metadata,
+            buffer: writer.into_inner(),
+        }
     }
 }

@@ -19,7 +19,10 @@ pub(crate) struct MetadataMachine {
 
 impl MetadataMachine {
     pub(crate) fn new(published: watch::Sender<Arc<MetadataState>>) -> Self {
-        Self { state: MetadataState::default(), published }
+        Self {
+            state: MetadataState::default(),
+            published,
+        }
     }
 
     fn publish(&self) {

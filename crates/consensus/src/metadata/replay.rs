@@ -20,7 +20,10 @@ pub struct OfflineMetadata {
 impl Default for OfflineMetadata {
     fn default() -> Self {
         let (published, state) = watch::channel(Arc::default());
-        Self { machine: MetadataMachine::new(published), state }
+        Self {
+            machine: MetadataMachine::new(published),
+            state,
+        }
     }
 }
 

@@ -76,7 +76,13 @@ impl MetadataState {
                 TopicName::try_from(name.as_str()).map_err(|error| format!("topic name {name:?}: {error}"))?;
                 if !self.topics.contains_key(name) {
                     let seq_base = self.retired.get(name).copied().unwrap_or(0);
-                    self.topics.insert(name.clone(), StoredTopic { group: self.next_group, seq_base });
+                    self.topics.insert(
+                        name.clone(),
+                        StoredTopic {
+                            group: self.next_group,
+                            seq_base,
+                        },
+                    );
                     self.next_group += 1;
                 }
             }
@@ -104,7 +110,11 @@ impl MetadataState {
         if state.version != Self::VERSION {
             return Err(format!("metadata version {} is not known here", state.version));
         }
-        if let Some(name) = state.topics.keys().find(|name| TopicName::try_from(name.as_str()).is_err()) {
+        if let Some(name) = state
+            .topics
+            .keys()
+            .find(|name| TopicName::try_from(name.as_str()).is_err())
+        {
             return Err(format!("topic name {name:?} is not valid"));
         }
         Ok(state)
@@ -113,7 +123,10 @@ impl MetadataState {
 
 impl StoredTopic {
     fn record(&self) -> TopicRecord {
-        TopicRecord { group: GroupId::new(self.group), seq_base: Seq::new(self.seq_base) }
+        TopicRecord {
+            group: GroupId::new(self.group),
+            seq_base: Seq::new(self.seq_base),
+        }
     }
 }
 
@@ -122,8 +135,12 @@ mod tests {
     use super::*;
 
     fn create(state: &mut MetadataState, name: &str) -> TopicRecord {
-        state.apply(&MetadataCommand::CreateTopic { name: name.into() }).expect("valid");
-        state.topic(&TopicName::try_from(name).expect("valid")).expect("created")
+        state
+            .apply(&MetadataCommand::CreateTopic { name: name.into() })
+            .expect("valid");
+        state
+            .topic(&TopicName::try_from(name).expect("valid"))
+            .expect("created")
     }
 
     #[test]
@@ -138,16 +155,26 @@ mod tests {
     fn a_name_goes_on_counting_after_its_deletion_and_a_group_number_is_never_reused() {
         let mut state = MetadataState::default();
         let first = create(&mut state, "orders");
-        let delete =
-            MetadataCommand::DeleteTopic { name: "orders".into(), group: first.group.get(), last_seq: 41 };
+        let delete = MetadataCommand::DeleteTopic {
+            name: "orders".into(),
+            group: first.group.get(),
+            last_seq: 41,
+        };
         state.apply(&delete).expect("valid");
         assert_eq!(state.tombstones().collect::<Vec<_>>(), [first.group]);
         let second = create(&mut state, "orders");
         assert_eq!(second.seq_base, Seq::new(41));
         assert_ne!(second.group, first.group);
         state.apply(&delete).expect("a late delete names the old group");
-        assert_eq!(state.topic(&TopicName::try_from("orders").expect("valid")), Some(second));
-        state.apply(&MetadataCommand::ForgetGroup { group: first.group.get() }).expect("valid");
+        assert_eq!(
+            state.topic(&TopicName::try_from("orders").expect("valid")),
+            Some(second)
+        );
+        state
+            .apply(&MetadataCommand::ForgetGroup {
+                group: first.group.get(),
+            })
+            .expect("valid");
         assert_eq!(state.tombstones().count(), 0);
     }
 
@@ -158,13 +185,21 @@ mod tests {
         create(&mut state, "a");
         let bytes = state.encode();
         assert_eq!(MetadataState::decode(&bytes).as_ref(), Ok(&state));
-        let newer = String::from_utf8(bytes).expect("json").replace("\"version\":1", "\"version\":2");
+        let newer = String::from_utf8(bytes)
+            .expect("json")
+            .replace("\"version\":1", "\"version\":2");
         assert!(MetadataState::decode(newer.as_bytes()).is_err());
     }
 
     #[test]
     fn a_bad_name_is_impossible() {
         let mut state = MetadataState::default();
-        assert!(state.apply(&MetadataCommand::CreateTopic { name: "no spaces".into() }).is_err());
+        assert!(
+            state
+                .apply(&MetadataCommand::CreateTopic {
+                    name: "no spaces".into()
+                })
+                .is_err()
+        );
     }
 }

@@ -25,12 +25,20 @@ pub(crate) struct CheckpointBudget(Arc<Shared>);
 impl CheckpointBudget {
     /// Room for `bytes_max` bytes; kept within a factor of two.
     pub(crate) fn new(bytes_max: u64) -> Self {
-        Self(Arc::new(Shared { bytes: AtomicU64::new(0), groups: AtomicU64::new(0), bytes_max }))
+        Self(Arc::new(Shared {
+            bytes: AtomicU64::new(0),
+            groups: AtomicU64::new(0),
+            bytes_max,
+        }))
     }
 
     /// The share of one more group.
     pub(crate) fn share(&self) -> CheckpointShare {
-        CheckpointShare { budget: self.clone(), bytes: 0, state_bytes: 0 }
+        CheckpointShare {
+            budget: self.clone(),
+            bytes: 0,
+            state_bytes: 0,
+        }
     }
 }
 

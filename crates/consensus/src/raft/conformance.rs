@@ -56,16 +56,26 @@ impl<S: NodeStore> StoreBuilder<RaftTypes, RaftLog<S::Log>, GroupStateMachine<S:
         let group = GroupId::new(self.groups.fetch_add(1, Ordering::Relaxed));
         let log = self.store.open_group(group).expect("a new group opens");
         let (reclaim, _) = watch::channel(None);
-        let machine =
-            GroupStateMachine::open(log.clone(), Counting::default(), &CheckpointBudget::new(1 << 20), reclaim)
-                .unwrap_or_else(|error| panic!("a new group has no checkpoint: {error}"));
+        let machine = GroupStateMachine::open(
+            log.clone(),
+            Counting::default(),
+            &CheckpointBudget::new(1 << 20),
+            reclaim,
+        )
+        .unwrap_or_else(|error| panic!("a new group has no checkpoint: {error}"));
         Ok(((), RaftLog::new(log), machine))
     }
 }
 
 fn run_suite<S: NodeStore>(store: S) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let nodes = Arc::new(OneNode { store, groups: AtomicU64::new(1) });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let nodes = Arc::new(OneNode {
+        store,
+        groups: AtomicU64::new(1),
+    });
     runtime.block_on(async move {
         let nodes = Arc::into_inner(nodes).expect("only owner");
         Suite::test_all(nodes).await.expect("openraft's storage contract holds");

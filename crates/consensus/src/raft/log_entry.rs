@@ -21,7 +21,12 @@ pub(crate) struct Proposal {
 impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Lengths only: openraft prints proposals at debug level, and bodies are somebody's invoices.
-        write!(f, "{:?} of {} bytes", self.kind, self.buffer.len().saturating_sub(ENTRY_HEADER_BYTES))
+        write!(
+            f,
+            "{:?} of {} bytes",
+            self.kind,
+            self.buffer.len().saturating_sub(ENTRY_HEADER_BYTES)
+        )
     }
 }
 
@@ -37,7 +42,10 @@ enum Content {
     Membership(Membership),
     Proposal(Proposal),
     /// Read from the log. The membership is decoded when the entry is read, because openraft cannot be told of an error later.
-    Stored { entry: Entry, membership: Option<Membership> },
+    Stored {
+        entry: Entry,
+        membership: Option<Membership>,
+    },
 }
 
 /// An entry with its place in the log.
@@ -108,7 +116,11 @@ impl RaftEntry for LogEntry {
             EntryPayload::Normal(proposal) => Content::Proposal(proposal),
             EntryPayload::Membership(membership) => Content::Membership(membership),
         };
-        Self { leader: *log_id.committed_leader_id(), index: log_id.index(), content }
+        Self {
+            leader: *log_id.committed_leader_id(),
+            index: log_id.index(),
+            content,
+        }
     }
 
     fn log_id_parts(&self) -> (&Self::CommittedLeaderId, u64) {

@@ -11,9 +11,9 @@ use std::ops::{Bound, RangeBounds};
 use futures_util::{Stream, StreamExt, stream};
 use nsquorum_storage::{Completion, Entry, GroupLog, StorageError, Vote};
 use nsquorum_topic::{LogIndex, NodeId, Term};
-use openraft::vote::leader_id_std::{CommittedLeaderId, LeaderId};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::vote::RaftVote;
+use openraft::vote::leader_id_std::{CommittedLeaderId, LeaderId};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use tokio::sync::oneshot;
 
@@ -104,7 +104,10 @@ impl<L: GroupLog> RaftLogReader<RaftTypes> for RaftLog<L> {
     async fn read_vote(&mut self) -> io::Result<Option<RaftVoteOf>> {
         Ok(self.log.vote().map(|vote| {
             RaftVoteOf::from_leader_id(
-                LeaderId { term: vote.term.get(), voted_for: vote.node.get() },
+                LeaderId {
+                    term: vote.term.get(),
+                    voted_for: vote.node.get(),
+                },
                 vote.committed,
             )
         }))
@@ -156,7 +159,10 @@ impl<L: GroupLog> RaftLogStorage<RaftTypes> for RaftLog<L> {
         let state = self.log.state();
         let last_purged_log_id = state.last_purged.map(to_openraft);
         let last_log_id = state.last.or(state.last_purged).map(to_openraft);
-        Ok(LogState { last_purged_log_id, last_log_id })
+        Ok(LogState {
+            last_purged_log_id,
+            last_log_id,
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -165,8 +171,11 @@ impl<L: GroupLog> RaftLogStorage<RaftTypes> for RaftLog<L> {
 
     async fn save_vote(&mut self, vote: &RaftVoteOf) -> io::Result<()> {
         let leader = vote.leader_id();
-        let vote =
-            Vote { term: Term::new(leader.term), node: NodeId::new(leader.voted_for), committed: vote.is_committed() };
+        let vote = Vote {
+            term: Term::new(leader.term),
+            node: NodeId::new(leader.voted_for),
+            committed: vote.is_committed(),
+        };
         let (done, outcome) = completion();
         self.log.save_vote(vote, done);
         outcome.await
@@ -191,7 +200,10 @@ impl<L: GroupLog> RaftLogStorage<RaftTypes> for RaftLog<L> {
         let group = self.log.group();
         let entries = entries.into_iter().map(|entry| entry.seal(group)).collect();
         // Fired by the writer thread after the sync: no task of ours in between.
-        self.log.append(entries, Box::new(move |result| callback.io_completed(result.map_err(io_error))));
+        self.log.append(
+            entries,
+            Box::new(move |result| callback.io_completed(result.map_err(io_error))),
+        );
         Ok(())
     }
 

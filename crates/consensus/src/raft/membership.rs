@@ -32,7 +32,9 @@ pub(crate) fn decode_membership(mut bytes: &[u8]) -> Result<Membership, Malforme
         return Err(MalformedMembership);
     }
     let count = bytes.get_u8();
-    let configs = (0..count).map(|_| take_ids(&mut bytes)).collect::<Result<Vec<_>, _>>()?;
+    let configs = (0..count)
+        .map(|_| take_ids(&mut bytes))
+        .collect::<Result<Vec<_>, _>>()?;
     let nodes = take_ids(&mut bytes)?;
     if !bytes.is_empty() {
         return Err(MalformedMembership);
@@ -40,8 +42,14 @@ pub(crate) fn decode_membership(mut bytes: &[u8]) -> Result<Membership, Malforme
     if configs.is_empty() && nodes.is_empty() {
         return Ok(Membership::default());
     }
-    Membership::new(configs, nodes.into_iter().map(|id| (id, ())).collect::<std::collections::BTreeMap<_, _>>())
-        .map_err(|_| MalformedMembership)
+    Membership::new(
+        configs,
+        nodes
+            .into_iter()
+            .map(|id| (id, ()))
+            .collect::<std::collections::BTreeMap<_, _>>(),
+    )
+    .map_err(|_| MalformedMembership)
 }
 
 /// A stored membership (with the log id that set it) for checkpoints: `0` or `1 | term u64 | index u64`, then the membership.
@@ -63,8 +71,10 @@ pub(crate) fn encode_stored(
 
 pub(crate) fn decode_stored(
     mut bytes: &[u8],
-) -> Result<openraft::StoredMembership<openraft::vote::leader_id_std::CommittedLeaderId<u64>, u64, ()>, MalformedMembership>
-{
+) -> Result<
+    openraft::StoredMembership<openraft::vote::leader_id_std::CommittedLeaderId<u64>, u64, ()>,
+    MalformedMembership,
+> {
     if bytes.is_empty() {
         return Err(MalformedMembership);
     }
@@ -73,7 +83,10 @@ pub(crate) fn decode_stored(
         1 if bytes.len() >= 16 => {
             let term = bytes.get_u64_le();
             let index = bytes.get_u64_le();
-            Some(openraft::LogId::new(openraft::vote::leader_id_std::CommittedLeaderId::new(term), index))
+            Some(openraft::LogId::new(
+                openraft::vote::leader_id_std::CommittedLeaderId::new(term),
+                index,
+            ))
         }
         _ => return Err(MalformedMembership),
     };
@@ -121,7 +134,10 @@ mod tests {
     #[test]
     fn cut_bytes_are_refused() {
         let mut out = BytesMut::new();
-        encode_membership(&Membership::new_with_defaults(vec![BTreeSet::from([1, 2, 3])], []), &mut out);
+        encode_membership(
+            &Membership::new_with_defaults(vec![BTreeSet::from([1, 2, 3])], []),
+            &mut out,
+        );
         for cut in 0..out.len() {
             assert_eq!(decode_membership(&out[..cut]), Err(MalformedMembership), "cut at {cut}");
         }

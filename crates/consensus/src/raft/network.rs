@@ -21,15 +21,17 @@ use super::types::RaftTypes;
 
 type SnapshotOf = openraft::alias::SnapshotOf<RaftTypes, SnapshotBytes>;
 type VoteOf = openraft::alias::VoteOf<RaftTypes>;
-type AppendStream<'s> =
-    futures_util::stream::BoxStream<'s, Result<StreamAppendResult<RaftTypes>, RPCError<RaftTypes>>>;
+type AppendStream<'s> = futures_util::stream::BoxStream<'s, Result<StreamAppendResult<RaftTypes>, RPCError<RaftTypes>>>;
 
 /// No peers at all.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoPeers;
 
 fn unreachable() -> Unreachable<RaftTypes> {
-    Unreachable::new(&io::Error::new(io::ErrorKind::NotConnected, "this node is a cluster of one"))
+    Unreachable::new(&io::Error::new(
+        io::ErrorKind::NotConnected,
+        "this node is a cluster of one",
+    ))
 }
 
 impl RaftNetworkFactory<RaftTypes> for NoPeers {

@@ -8,8 +8,8 @@ use std::io;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use nsquorum_storage::{Checkpoint, CheckpointSlot, GroupLog, LogId, StorageError};
-use openraft::vote::leader_id_std::CommittedLeaderId;
 use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::vote::leader_id_std::CommittedLeaderId;
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::{oneshot, watch};
 
@@ -66,8 +66,18 @@ impl<L: GroupLog, M: Machine> GroupStateMachine<L, M> {
             membership = decode_stored(&newest.membership)
                 .map_err(|error| Impossible(format!("the newest checkpoint: {error}")))?;
         }
-        let candidate = log.checkpoint(CheckpointSlot::Candidate)?.and_then(|candidate| candidate.log_id);
-        Ok(Self { log, machine, last_applied, membership, share: budget.share(), candidate, reclaim })
+        let candidate = log
+            .checkpoint(CheckpointSlot::Candidate)?
+            .and_then(|candidate| candidate.log_id);
+        Ok(Self {
+            log,
+            machine,
+            last_applied,
+            membership,
+            share: budget.share(),
+            candidate,
+            reclaim,
+        })
     }
 
     fn checkpoint(&self) -> Checkpoint {
@@ -124,12 +134,16 @@ impl<L: GroupLog, M: Machine> GroupStateMachine<L, M> {
 
     async fn read_checkpoint(&self, slot: CheckpointSlot) -> io::Result<Option<Checkpoint>> {
         let log = self.log.clone();
-        tokio::task::spawn_blocking(move || log.checkpoint(slot)).await.map_err(io::Error::other)?.map_err(io_error)
+        tokio::task::spawn_blocking(move || log.checkpoint(slot))
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io_error)
     }
 
     async fn put_checkpoint_durably(&self, slots: &[CheckpointSlot], checkpoint: Checkpoint) -> io::Result<()> {
         let (sender, receiver) = oneshot::channel();
-        self.log.put_checkpoint(slots, checkpoint, Box::new(move |result| drop(sender.send(result))));
+        self.log
+            .put_checkpoint(slots, checkpoint, Box::new(move |result| drop(sender.send(result))));
         receiver.await.map_err(io::Error::other)?.map_err(io_error)
     }
 }
@@ -152,7 +166,10 @@ impl<L: GroupLog, M: Machine> RaftStateMachine<RaftTypes> for GroupStateMachine<
             let membership = openraft::entry::RaftEntry::get_membership(&entry);
             let entry = entry.seal(group);
             let header = entry.header();
-            let log_id = LogId { term: header.term, index: header.index };
+            let log_id = LogId {
+                term: header.term,
+                index: header.index,
+            };
             assert!(
                 self.last_applied.is_none_or(|last| last.index < log_id.index),
                 "{group}: entry {} applied after {:?}: apply must move forward",
@@ -220,11 +237,15 @@ impl<L: GroupLog, M: Machine> RaftStateMachine<RaftTypes> for GroupStateMachine<
             state: snapshot.0,
         };
         self.share.covered(checkpoint.state.len() as u64);
-        self.put_checkpoint_durably(&[CheckpointSlot::Newest, CheckpointSlot::Purge], checkpoint).await
+        self.put_checkpoint_durably(&[CheckpointSlot::Newest, CheckpointSlot::Purge], checkpoint)
+            .await
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        self.read_checkpoint(CheckpointSlot::Purge).await?.map(Self::snapshot_of).transpose()
+        self.read_checkpoint(CheckpointSlot::Purge)
+            .await?
+            .map(Self::snapshot_of)
+            .transpose()
     }
 }
 
@@ -235,6 +256,8 @@ impl RaftSnapshotBuilder<RaftTypes> for ReadySnapshot {
     type SnapshotData = SnapshotBytes;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        self.0.take().unwrap_or_else(|| Err(io::Error::other("a snapshot is built once")))
+        self.0
+            .take()
+            .unwrap_or_else(|| Err(io::Error::other("a snapshot is built once")))
     }
 }

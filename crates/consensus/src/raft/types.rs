@@ -42,5 +42,8 @@ pub(crate) fn to_openraft(log_id: LogId) -> openraft::LogId<CommittedLeaderId<u6
 
 /// Our log id of openraft's.
 pub(crate) fn from_openraft(log_id: &openraft::LogId<CommittedLeaderId<u64>>) -> LogId {
-    LogId { term: Term::new(log_id.committed_leader_id().term), index: LogIndex::new(log_id.index()) }
+    LogId {
+        term: Term::new(log_id.committed_leader_id().term),
+        index: LogIndex::new(log_id.index()),
+    }
 }

@@ -54,16 +54,16 @@ impl HttpFrontend {
         }
     }
 
-    async fn answer(&self, endpoint: Endpoint, request: Request) -> Answer {
+    async fn answer(&self, endpoint: Endpoint, request: &mut Request) -> Answer {
         match endpoint {
             Endpoint::Ping => Ok(self.ping()),
             Endpoint::Info => self.info(),
-            Endpoint::Stats => self.stats(&query(&request)?).await,
+            Endpoint::Stats => self.stats(&query(request)?).await,
             Endpoint::Metrics => self.metrics_text(),
             Endpoint::Pub => self.publish_one(request).await,
             Endpoint::Mpub => self.publish_many(request).await,
-            Endpoint::Topic(action) => self.administer_topic(action, &query(&request)?).await,
-            Endpoint::Channel(action) => self.administer_channel(action, &query(&request)?).await,
+            Endpoint::Topic(action) => self.administer_topic(action, &query(request)?).await,
+            Endpoint::Channel(action) => self.administer_channel(action, &query(request)?).await,
         }
     }
 
@@ -82,14 +82,14 @@ impl HttpFrontend {
 }
 
 impl Service for HttpFrontend {
-    async fn handle(&self, request: Request) -> Response {
+    async fn handle(&self, request: &mut Request) -> Response {
         self.metrics.http_requests.increment(1);
         match ROUTER.resolve(request.method(), request.uri().path()) {
             Resolution::Endpoint(endpoint) => match self.answer(endpoint, request).await {
                 Ok(reply) => reply.into_response(),
                 Err(error) => error.into_response(),
             },
-            routed => RoutedReply::of(routed, &request),
+            routed => RoutedReply::of(routed, request),
         }
     }
 }

@@ -14,9 +14,9 @@ use super::{Answer, HttpFrontend, query, topic_argument};
 const MESSAGE_OVERHEAD_BYTES: usize = 96;
 
 impl HttpFrontend {
-    pub(super) async fn publish_one(&self, request: Request) -> Answer {
-        let arguments = query(&request);
-        let body = match read_body(request.into_body(), self.config.limits.max_msg_size).await {
+    pub(super) async fn publish_one(&self, request: &mut Request) -> Answer {
+        let arguments = query(request);
+        let body = match read_body(request.body_mut(), self.config.limits.max_msg_size).await {
             Ok(body) => body,
             Err(BodyError::TooLong) => return Err(HttpError::too_large("MSG_TOO_BIG")),
             Err(BodyError::Broken) => return Err(HttpError::internal("INTERNAL_ERROR")),
@@ -37,19 +37,17 @@ impl HttpFrontend {
         self.publish(&topic, vec![body], defer_ms).await
     }
 
-    pub(super) async fn publish_many(&self, request: Request) -> Answer {
+    pub(super) async fn publish_many(&self, request: &mut Request) -> Answer {
         let limits = &self.config.limits;
         let too_big = HttpError::too_large("BODY_TOO_BIG");
-        let announced = size_of(&request);
-        let arguments = query(&request);
+        let announced = size_of(request);
+        let arguments = query(request);
         if announced > limits.max_body_size as u64 {
-            // Reading with a bound refuses it, and lets the client see the refusal.
-            drop(read_body(request.into_body(), limits.max_body_size).await);
             return Err(too_big);
         }
         let arguments = arguments?;
         let topic = topic_argument(&arguments, "INVALID_TOPIC")?;
-        let body = match read_body(request.into_body(), limits.max_body_size).await {
+        let body = match read_body(request.body_mut(), limits.max_body_size).await {
             Ok(body) => body,
             Err(BodyError::TooLong) => return Err(too_big),
             Err(BodyError::Broken) => return Err(HttpError::internal("INTERNAL_ERROR")),

@@ -67,6 +67,7 @@ impl Watched {
     fn run(mut self, probe: &Probe, stopped: &Receiver<()>) {
         let (mut looks, mut steps) = (0u32, 0u32);
         let mut dead = Swept::Clean;
+        let mut told = false;
         loop {
             match stopped.recv_timeout(self.pause(dead)) {
                 Err(RecvTimeoutError::Timeout) => {}
@@ -85,7 +86,7 @@ impl Watched {
                 self.space.look();
                 self.synced
                     .look(probe.writes_begun(), || probe.writes_begun(), probe.writes_synced());
-                probe.check_background();
+                told = probe.check_background(told);
             }
         }
     }

@@ -120,7 +120,10 @@ impl Database {
     }
 }
 
-/// Reading access; the database stays open meanwhile.
+/// The database has no room for a write at the moment; nothing was written.
+pub(super) struct Stalled;
+
+/// Access to the open database, which stays open meanwhile.
 pub(super) struct Reader<'a> {
     guard: RwLockReadGuard<'a, Option<DB>>,
 }
@@ -146,13 +149,19 @@ impl Reader<'_> {
         options
     }
 
-    /// Writes a batch; with `Ok` it is on stable storage.
-    pub(super) fn write_synced(&self, batch: WriteBatch) -> Result<(), StorageError> {
+    /// Writes a batch; with `None` it is on stable storage. Never waits for room in memory.
+    pub(super) fn write_synced(&self, batch: WriteBatch) -> Result<Option<Stalled>, StorageError> {
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        self.db()
-            .write_opt(batch, &options)
-            .map_err(|error| database_error("write", &error))
+        options.set_no_slowdown(true);
+        match self.db().write_opt(batch, &options) {
+            Ok(()) => Ok(None),
+            // With another text it is a stall that will not end, because the flush has failed.
+            Err(error) if error.kind() == ErrorKind::Incomplete && error.as_ref().ends_with("Write stall") => {
+                Ok(Some(Stalled))
+            }
+            Err(error) => Err(database_error("write", &error)),
+        }
     }
 
     pub(super) fn log(&self) -> &ColumnFamily {
@@ -167,21 +176,13 @@ impl Reader<'_> {
         self.family(STATE)
     }
 
-    /// What a flush or a compaction failed with since the database was opened, if one did.
-    pub(super) fn background_error(&self) -> Option<StorageError> {
-        const DOING: &str = "flush or compact";
-        let errors = self.db().property_int_value(rocksdb::properties::BACKGROUND_ERRORS);
-        let errors = errors.ok().flatten().filter(|errors| *errors > 0)?;
-        // The count has no reason. A database that such an error has stopped tells it to whoever writes, be it nothing.
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        Some(match self.db().write_opt(WriteBatch::default(), &options) {
-            Err(error) => database_error(DOING, &error),
-            Ok(()) => StorageError::Io {
-                doing: DOING.into(),
-                reason: format!("{errors} background errors; the database's LOG names them").into(),
-            },
-        })
+    /// Errors of flushes and compactions since the database was opened.
+    pub(super) fn background_errors(&self) -> u64 {
+        self.db()
+            .property_int_value(rocksdb::properties::BACKGROUND_ERRORS)
+            .ok()
+            .flatten()
+            .unwrap_or(0)
     }
 
     /// The checked value at a key of the state family.

@@ -71,8 +71,6 @@ impl RocksStore {
     /// synced cannot be read back; otherwise what the system says.
     pub fn open(options: StoreOptions) -> Result<Self, StorageError> {
         let directory = DataDirectory::open(&options)?;
-        // The database takes some damage at the end of its log for the end itself, and would drop what was acknowledged.
-        crate::inspect::check_before_recovery(&options.directory)?;
         let watched = Watched::new(&directory, &options)?;
         let database = Arc::new(Database::open(&directory.database(), &options)?);
         let markers = database.reader()?.groups()?;
@@ -90,13 +88,12 @@ impl RocksStore {
             .spawn(move || writer.run())
             .map_err(|error| StorageError::io("start the writer thread", &error))?;
         let space = watched.space();
-        let janitor = Janitor::start(
-            watched,
-            Probe {
-                database: database.clone(),
-                progress: progress.clone(),
-            },
-        )?;
+        let probe = Probe {
+            database: database.clone(),
+            progress: progress.clone(),
+            inbox: inbox.clone(),
+        };
+        let janitor = Janitor::start(watched, probe)?;
         let handle = Handle {
             path: options.directory,
             identity: directory.identity().clone(),
@@ -130,6 +127,7 @@ impl RocksStore {
 pub(crate) struct Probe {
     database: Arc<Database>,
     progress: Arc<Progress>,
+    inbox: Sender<Message>,
 }
 
 impl Probe {
@@ -143,13 +141,21 @@ impl Probe {
         self.progress.writes_synced.load(Ordering::SeqCst)
     }
 
-    /// Fails the store if a flush or a compaction failed: the database would only tell the next writer.
-    pub(crate) fn check_background(&self) {
-        if let Ok(reader) = self.database.reader()
-            && let Some(error) = reader.background_error()
-        {
+    /// Fails the store if a flush or a compaction failed: the database itself would only tell the next writer, if it comes. Says
+    /// whether it had to tell the writer; if that is still so a round later, it fails the store without it.
+    pub(crate) fn check_background(&self, told: bool) -> bool {
+        let errors = self.database.reader().map_or(0, |reader| reader.background_errors());
+        if errors == 0 || self.progress.failure().is_some() {
+            return false;
+        }
+        let error = StorageError::Io {
+            doing: "flush or compact".into(),
+            reason: format!("{errors} background errors; the database's LOG names them").into(),
+        };
+        if told || self.inbox.send(Message::Failed(error.clone())).is_err() {
             self.progress.fail(&error);
         }
+        true
     }
 }
 

@@ -12,6 +12,7 @@
 //! kernel may drop the dirty pages and let the next sync succeed.
 
 mod batch;
+mod engine;
 mod queues;
 #[cfg(test)]
 mod tests;
@@ -26,8 +27,8 @@ use nsquorum_environment::Clock;
 use nsquorum_topic::{GroupId, LogIndex};
 use parking_lot::Mutex;
 
-pub(super) use self::batch::{Engine, RocksEngine};
-use self::batch::{Gathering, put_committed};
+use self::batch::{Batch, Engine, Gathering, put_committed};
+pub(super) use self::engine::RocksEngine;
 use self::queues::Queues;
 use super::cache::Ticket;
 use super::group::Group;
@@ -115,6 +116,8 @@ pub(super) enum Message {
     Job(Job),
     /// Complete when everything before it is durable.
     Flush(Flush),
+    /// A flush or compaction of the database has failed, with this or a better known error: find out, and fail.
+    Failed(StorageError),
     /// Write everything before it and end.
     Stop,
 }
@@ -255,23 +258,27 @@ impl<E: Engine> Writer<E> {
         match message {
             Message::Job(job) => self.queues.push(job),
             Message::Flush(flush) => self.flushes.push((self.queues.pushed(), flush)),
+            Message::Failed(error) => self.fail_with_cause(&error),
             Message::Stop => self.stopping = true,
         }
     }
 
     /// Gathers, writes, completes.
     fn cycle(&mut self) {
-        let mut gathering = Gathering::new(&self.engine);
+        let mut gathering = Gathering::default();
         self.queues.gather(&mut gathering);
         let flushing = self.queues.is_empty() && !self.flushes.is_empty();
-        let failure = self.progress.failure();
-        let result = match failure {
+        let result = match self.progress.failure() {
             Some(error) => Err(error),
             None => {
-                if gathering.has_writes() || flushing {
+                if flushing || !gathering.batch().writes.is_empty() {
                     put_committed(&self.progress, &mut gathering);
                 }
-                self.write(&mut gathering)
+                if gathering.batch().writes.is_empty() {
+                    Ok(())
+                } else {
+                    self.write(gathering.batch())
+                }
             }
         };
         if let Err(error) = &result {
@@ -282,24 +289,28 @@ impl<E: Engine> Writer<E> {
         self.evict();
     }
 
-    fn write(&self, gathering: &mut Gathering<'_, E>) -> Result<(), StorageError> {
-        let Some((batch, bytes, entries)) = gathering.take_batch() else {
-            return Ok(());
-        };
+    #[allow(clippy::cast_precision_loss)]
+    fn write(&self, batch: &Batch) -> Result<(), StorageError> {
         let begun = self.progress.writes_begun.fetch_add(1, Ordering::SeqCst) + 1;
         let start = self.clock.now();
         self.engine.write_synced(batch)?;
         let took = self.clock.now().since(start);
         self.progress.writes_synced.store(begun, Ordering::SeqCst);
         metrics::counter!("nsquorum_storage_fsyncs_total").increment(1);
-        metrics::counter!("nsquorum_storage_written_bytes_total").increment(bytes);
-        metrics::counter!("nsquorum_storage_written_entries_total").increment(entries);
+        metrics::counter!("nsquorum_storage_written_bytes_total").increment(batch.bytes);
+        metrics::counter!("nsquorum_storage_written_entries_total").increment(batch.entries);
         metrics::histogram!("nsquorum_storage_sync_seconds").record(took.as_secs_f64());
-        #[allow(clippy::cast_precision_loss)]
-        metrics::histogram!("nsquorum_storage_batch_bytes").record(bytes as f64);
-        #[allow(clippy::cast_precision_loss)]
-        metrics::histogram!("nsquorum_storage_batch_entries").record(entries as f64);
+        metrics::histogram!("nsquorum_storage_batch_bytes").record(batch.bytes as f64);
+        metrics::histogram!("nsquorum_storage_batch_entries").record(batch.entries as f64);
         Ok(())
+    }
+
+    /// A failed flush is only counted by the database, but a write after it gets its error, and so its class.
+    fn fail_with_cause(&self, otherwise: &StorageError) {
+        if self.progress.failure().is_none() {
+            let cause = self.write(&Batch::default()).err();
+            self.progress.fail(cause.as_ref().unwrap_or(otherwise));
+        }
     }
 
     fn complete(&mut self, jobs: Vec<Job>, result: &Result<(), StorageError>) {
@@ -389,9 +400,11 @@ impl<E: Engine> Writer<E> {
     /// The last commit marks, then nothing more: what is still in the inbox came after the end.
     fn finish(&mut self) {
         if self.progress.failure().is_none() {
-            let mut gathering = Gathering::new(&self.engine);
+            let mut gathering = Gathering::default();
             put_committed(&self.progress, &mut gathering);
-            if let Err(error) = self.write(&mut gathering) {
+            if !gathering.batch().writes.is_empty()
+                && let Err(error) = self.write(gathering.batch())
+            {
                 self.progress.fail(&error);
             }
         }

@@ -42,7 +42,10 @@ impl History {
     pub(super) fn ready(&mut self, id: SubscriptionId, count: u32) {
         self.consumers.get_mut(&id).expect("a consumer that is there").ready = count;
         self.model.ready(id, count);
-        self.input(LeaderInput::Ready { subscription: id, count });
+        self.input(LeaderInput::Ready {
+            subscription: id,
+            count,
+        });
     }
 
     pub(super) fn lease_events(&mut self, events: Vec<LeaseEvent>) {
@@ -79,8 +82,16 @@ impl History {
                 .map(|seq| consumer.finish(seq))
                 .collect(),
             14..17 => {
-                let delay_ms = if self.dice.one_in(2) { 0 } else { 1 + self.dice.below(40) as u32 };
-                self.dice.pick(&held).map(|seq| consumer.requeue(seq, delay_ms)).into_iter().collect()
+                let delay_ms = if self.dice.one_in(2) {
+                    0
+                } else {
+                    1 + self.dice.below(40) as u32
+                };
+                self.dice
+                    .pick(&held)
+                    .map(|seq| consumer.requeue(seq, delay_ms))
+                    .into_iter()
+                    .collect()
             }
             17 => {
                 if let Some(seq) = self.dice.pick(&held) {
@@ -106,7 +117,11 @@ impl History {
 
     /// The connection ends. The leader hears of it now or later.
     pub(super) fn disconnect(&mut self, id: SubscriptionId) {
-        let unwritten = self.consumers.get_mut(&id).expect("a consumer that is there").return_unwritten();
+        let unwritten = self
+            .consumers
+            .get_mut(&id)
+            .expect("a consumer that is there")
+            .return_unwritten();
         if !self.model.knows(id) {
             let consumer = self.consumers.remove(&id).expect("looked up above");
             return self.part(consumer, unwritten);
@@ -117,7 +132,10 @@ impl History {
         self.model.disconnected(&consumer);
         self.model.expire(self.now);
         let leases = consumer.end();
-        self.input(LeaderInput::Disconnected { subscription: id, leases });
+        self.input(LeaderInput::Disconnected {
+            subscription: id,
+            leases,
+        });
     }
 
     /// A connection of a leadership that is over: FINs that were on their way arrive some time.
@@ -131,9 +149,14 @@ impl History {
     }
 
     pub(super) fn parting(&mut self) -> bool {
-        let Some((id, events, leases)) = self.partings.pop() else { return false };
+        let Some((id, events, leases)) = self.partings.pop() else {
+            return false;
+        };
         self.lease_events(events);
-        self.input(LeaderInput::Disconnected { subscription: id, leases });
+        self.input(LeaderInput::Disconnected {
+            subscription: id,
+            leases,
+        });
         true
     }
 
@@ -155,7 +178,15 @@ impl History {
             9..11 => Command::Topic(Event::UnpauseTopic),
             11 => Command::Topic(Event::EmptyTopic),
             _ => {
-                self.space = self.dice.pick(&[SpaceState::Ok, SpaceState::Ok, SpaceState::RefusePublishes, SpaceState::RefuseAll]).expect("not empty");
+                self.space = self
+                    .dice
+                    .pick(&[
+                        SpaceState::Ok,
+                        SpaceState::Ok,
+                        SpaceState::RefusePublishes,
+                        SpaceState::RefuseAll,
+                    ])
+                    .expect("not empty");
                 return;
             }
         };
@@ -169,10 +200,14 @@ impl History {
     }
 
     pub(super) fn look_at_stats(&mut self) {
-        let Some(state) = self.model.state().cloned() else { return };
+        let Some(state) = self.model.state().cloned() else {
+            return;
+        };
         let Some(stats) = self.stats() else { return };
         for channel in &stats.channels {
-            let found = state.channel_by_name(&channel.name).expect("a channel that the leader knows");
+            let found = state
+                .channel_by_name(&channel.name)
+                .expect("a channel that the leader knows");
             // An ephemeral channel that has lost its last consumer is on its way out with all that it had.
             if !channel.name.is_ephemeral() {
                 let held = self.model.in_flight(found.incarnation());
@@ -180,7 +215,12 @@ impl History {
             }
             assert_eq!(channel.paused, found.is_paused());
             for client in &channel.clients {
-                assert_eq!(client.in_flight_count, self.model.in_flight_of(client.id), "in flight at {:?}", client.id);
+                assert_eq!(
+                    client.in_flight_count,
+                    self.model.in_flight_of(client.id),
+                    "in flight at {:?}",
+                    client.id
+                );
             }
         }
         assert_eq!(stats.message_count, state.next_seq().get() - 1);

@@ -71,7 +71,16 @@ impl Consumer {
             offered: VecDeque::new(),
             unwritten: VecDeque::new(),
         };
-        (consumer, Subscribe { id, channel, options, deliveries, answer })
+        (
+            consumer,
+            Subscribe {
+                id,
+                channel,
+                options,
+                deliveries,
+                answer,
+            },
+        )
     }
 
     pub(super) fn is_attached(&self) -> bool {
@@ -94,7 +103,10 @@ impl Consumer {
             match event {
                 SubscriptionEvent::Deliver(delivery) => {
                     if self.held.len() + self.unwritten.len() >= self.ready as usize || goes_back() {
-                        back.push(LeaseEvent { token: delivery.token, outcome: LeaseOutcome::Returned });
+                        back.push(LeaseEvent {
+                            token: delivery.token,
+                            outcome: LeaseOutcome::Returned,
+                        });
                     } else {
                         self.unwritten.push_back(delivery);
                     }
@@ -149,7 +161,11 @@ impl Consumer {
     /// The connection ends: what is in the output buffer goes back.
     pub(super) fn return_unwritten(&mut self) -> Vec<LeaseEvent> {
         let back = self.unwritten.drain(..);
-        back.map(|delivery| LeaseEvent { token: delivery.token, outcome: LeaseOutcome::Returned }).collect()
+        back.map(|delivery| LeaseEvent {
+            token: delivery.token,
+            outcome: LeaseOutcome::Returned,
+        })
+        .collect()
     }
 
     /// The connection has ended: what it held runs out.

@@ -28,7 +28,11 @@ impl Dice {
 
     /// A place in something with `len` elements.
     pub(super) const fn place(&mut self, len: usize) -> Option<usize> {
-        if len == 0 { None } else { Some(self.below(len as u64) as usize) }
+        if len == 0 {
+            None
+        } else {
+            Some(self.below(len as u64) as usize)
+        }
     }
 
     pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {

@@ -50,11 +50,16 @@ impl TopicLog for FakeLog {
     }
 
     fn read_cached(&self, from: LogIndex, to: LogIndex, bytes_max: usize) -> Option<Vec<Entry>> {
-        self.is_cached.then(|| self.read(from, to, bytes_max).expect("memory does not fail"))
+        self.is_cached
+            .then(|| self.read(from, to, bytes_max).expect("memory does not fail"))
     }
 
     fn read(&self, from: LogIndex, to: LogIndex, _: usize) -> Result<Vec<Entry>, StorageError> {
-        assert!(to.get() <= self.applied_end, "a reader wants entries before {to}, applied are those before {}", self.applied_end);
+        assert!(
+            to.get() <= self.applied_end,
+            "a reader wants entries before {to}, applied are those before {}",
+            self.applied_end
+        );
         if from.get() < self.purged_below {
             return Ok(Vec::new());
         }
@@ -96,7 +101,11 @@ impl FakeGroup {
             term: Term::new(0),
             leader: OTHER,
             state: TopicState::new(Seq::new(0)),
-            log: FakeLog { applied_end: 1, chunk: 1, ..FakeLog::default() },
+            log: FakeLog {
+                applied_end: 1,
+                chunk: 1,
+                ..FakeLog::default()
+            },
             events: VecDeque::new(),
             is_leading: false,
             incarnation: 1,
@@ -123,12 +132,17 @@ impl FakeGroup {
             return self.append(EntryKind::TopicBatch, buffer);
         };
         self.refused += 1;
-        self.events.push_back(GroupEvent { event: TopicEvent::Refused { ticket, refusal }, proposed_in: Some(term) });
+        self.events.push_back(GroupEvent {
+            event: TopicEvent::Refused { ticket, refusal },
+            proposed_in: Some(term),
+        });
     }
 
     pub(super) fn append(&mut self, kind: EntryKind, buffer: BytesMut) {
         let index = LogIndex::new(self.log.last() + 1);
-        self.log.entries.push(Entry::seal(buffer, kind, GROUP, self.term, index));
+        self.log
+            .entries
+            .push(Entry::seal(buffer, kind, GROUP, self.term, index));
     }
 
     /// An entry that is none of the topic's business.
@@ -138,13 +152,22 @@ impl FakeGroup {
 
     /// Another term begins. What was appended and not applied is there still, or in part.
     pub(super) fn elect(&mut self, leader: NodeId, wall: LogTime, dice: &mut Dice) {
-        let lost = if dice.one_in(2) { dice.below(self.unapplied() + 1) } else { 0 };
+        let lost = if dice.one_in(2) {
+            dice.below(self.unapplied() + 1)
+        } else {
+            0
+        };
         self.log.entries.truncate((self.log.last() - lost) as usize);
         self.term = Term::new(self.term.get() + 1 + dice.below(2));
         self.leader = leader;
         self.append_blank();
         let incarnation = NodeIncarnation::new(self.incarnation);
-        let start = LeaderStart { node: leader, incarnation, term: self.term, clock: wall };
+        let start = LeaderStart {
+            node: leader,
+            incarnation,
+            term: self.term,
+            clock: wall,
+        };
         self.append(EntryKind::LeaderStart, start.encode(ENTRY_HEADER_BYTES));
     }
 
@@ -164,16 +187,25 @@ impl FakeGroup {
     }
 
     fn tell(&mut self, event: TopicEvent) {
-        self.events.push_back(GroupEvent { event, proposed_in: None });
+        self.events.push_back(GroupEvent {
+            event,
+            proposed_in: None,
+        });
     }
 
     /// Applies the next entry; false if there is none.
     pub(super) fn apply_one(&mut self) -> bool {
-        let Some(entry) = self.log.entries.get(self.log.applied_end as usize - 1).cloned() else { return false };
+        let Some(entry) = self.log.entries.get(self.log.applied_end as usize - 1).cloned() else {
+            return false;
+        };
         self.log.applied_end += 1;
         let header = *entry.header();
         let encoded_bytes = entry.encoded_len() as u32;
-        let at = EntryPosition { index: header.index, term: header.term, encoded_bytes };
+        let at = EntryPosition {
+            index: header.index,
+            term: header.term,
+            encoded_bytes,
+        };
         match header.kind {
             EntryKind::LeaderStart => {
                 let start = LeaderStart::decode(&entry.payload()).unwrap();
@@ -181,7 +213,10 @@ impl FakeGroup {
                 let is_mine = start.node == ME && start.incarnation.get() == self.incarnation;
                 let was_leading = std::mem::replace(&mut self.is_leading, is_mine);
                 if is_mine {
-                    self.tell(TopicEvent::LeaderStarted { term: start.term, state: Box::new(self.state.clone()) });
+                    self.tell(TopicEvent::LeaderStarted {
+                        term: start.term,
+                        state: Box::new(self.state.clone()),
+                    });
                 } else if was_leading {
                     self.tell(TopicEvent::Deposed);
                 }
@@ -189,7 +224,10 @@ impl FakeGroup {
             EntryKind::TopicBatch => {
                 let batch = BatchView::parse(entry.payload()).unwrap();
                 let before = self.state.clone();
-                let applied = self.state.apply_batch(at, &batch).expect("a correct leader proposed it");
+                let applied = self
+                    .state
+                    .apply_batch(at, &batch)
+                    .expect("a correct leader proposed it");
                 match &applied {
                     Applied::Accepted(_) => self.note(&before, &batch),
                     Applied::Void(_) => self.void += 1,
@@ -206,10 +244,23 @@ impl FakeGroup {
     fn note(&mut self, before: &TopicState, batch: &BatchView) {
         for message in batch.messages() {
             assert!(message.is_intact(), "message {} is damaged", message.seq);
-            assert!(self.bodies.insert(message.body.clone()), "message {} was stored twice", message.seq);
-            self.stored.insert(message.seq, Stored { body: message.body, published_at: message.published_at });
+            assert!(
+                self.bodies.insert(message.body.clone()),
+                "message {} was stored twice",
+                message.seq
+            );
+            self.stored.insert(
+                message.seq,
+                Stored {
+                    body: message.body,
+                    published_at: message.published_at,
+                },
+            );
         }
-        if batch.events().any(|event| matches!(event, Event::EmptyTopic | Event::EmptyChannel { .. })) {
+        if batch
+            .events()
+            .any(|event| matches!(event, Event::EmptyTopic | Event::EmptyChannel { .. }))
+        {
             self.note_dropped(before, batch);
         }
     }

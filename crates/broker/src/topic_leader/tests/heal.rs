@@ -32,7 +32,10 @@ impl History {
         } else {
             let last = Seq::new(self.group.state.next_seq().get() - 1);
             assert_eq!(self.deleted, Some(last), "the last number of a deleted topic");
-            assert!(self.consumers.values().all(|consumer| consumer.is_closed), "a consumer of a deleted topic is open");
+            assert!(
+                self.consumers.values().all(|consumer| consumer.is_closed),
+                "a consumer of a deleted topic is open"
+            );
         }
         assert!(self.publishers.are_answered(), "somebody waits for an answer for ever");
         self.check_publishers();
@@ -63,8 +66,13 @@ impl History {
 
     fn unpause(&mut self) {
         self.command(Command::Topic(Event::UnpauseTopic));
-        let names: Vec<ChannelName> =
-            self.group.state.channels().filter(|channel| channel.is_paused()).map(|channel| channel.name().clone()).collect();
+        let names: Vec<ChannelName> = self
+            .group
+            .state
+            .channels()
+            .filter(|channel| channel.is_paused())
+            .map(|channel| channel.name().clone())
+            .collect();
         for name in names {
             self.command(Command::Channel(name, ChannelChange::Unpause));
         }
@@ -73,13 +81,29 @@ impl History {
 
     fn drain(&mut self) {
         for _ in 0..ROUNDS_MAX {
-            let closed: Vec<SubscriptionId> =
-                self.consumers.values().filter(|consumer| consumer.is_closed).map(|consumer| consumer.id).collect();
+            let closed: Vec<SubscriptionId> = self
+                .consumers
+                .values()
+                .filter(|consumer| consumer.is_closed)
+                .map(|consumer| consumer.id)
+                .collect();
             closed.into_iter().for_each(|id| self.disconnect(id));
             // The last consumer of an ephemeral channel has its end; one that has none is on its way out already.
-            let served: BTreeSet<ChannelName> = self.consumers.values().map(|consumer| consumer.channel.clone()).collect();
-            let names: Vec<ChannelName> = self.group.state.channels().map(|channel| channel.name().clone()).collect();
-            for name in names.into_iter().filter(|name| !served.contains(name) && !name.is_ephemeral()) {
+            let served: BTreeSet<ChannelName> = self
+                .consumers
+                .values()
+                .map(|consumer| consumer.channel.clone())
+                .collect();
+            let names: Vec<ChannelName> = self
+                .group
+                .state
+                .channels()
+                .map(|channel| channel.name().clone())
+                .collect();
+            for name in names
+                .into_iter()
+                .filter(|name| !served.contains(name) && !name.is_ephemeral())
+            {
                 self.subscribe_to(name);
             }
             self.settle();
@@ -90,12 +114,17 @@ impl History {
             self.now = self.now + Duration::from_millis(5);
         }
         let stats = self.stats();
-        panic!("the channels do not become empty: {stats:#?}\nstate: {:#?}", self.group.state);
+        panic!(
+            "the channels do not become empty: {stats:#?}\nstate: {:#?}",
+            self.group.state
+        );
     }
 
     fn is_drained(&self) -> bool {
         let end = self.group.state.readable_end();
-        self.group.state.channels().all(|channel| channel.unfinished_below(end) == 0 || channel.name().is_ephemeral() && !self.is_served(channel.name()))
+        self.group.state.channels().all(|channel| {
+            channel.unfinished_below(end) == 0 || channel.name().is_ephemeral() && !self.is_served(channel.name())
+        })
     }
 
     fn is_served(&self, name: &ChannelName) -> bool {
@@ -103,8 +132,12 @@ impl History {
     }
 
     fn consume_everything(&mut self) {
-        let ids: Vec<SubscriptionId> =
-            self.consumers.values().filter(|consumer| consumer.is_attached()).map(|consumer| consumer.id).collect();
+        let ids: Vec<SubscriptionId> = self
+            .consumers
+            .values()
+            .filter(|consumer| consumer.is_attached())
+            .map(|consumer| consumer.id)
+            .collect();
         for id in ids {
             self.ready(id, 10);
             let consumer = self.consumers.get_mut(&id).expect("listed above");
@@ -112,7 +145,11 @@ impl History {
             consumer.write(usize::MAX, self.now);
             events.extend(consumer.expire(self.now));
             let held: Vec<Seq> = consumer.held.keys().copied().collect();
-            events.extend(held.into_iter().map(|seq| consumer.finish(seq)).collect::<Vec<LeaseEvent>>());
+            events.extend(
+                held.into_iter()
+                    .map(|seq| consumer.finish(seq))
+                    .collect::<Vec<LeaseEvent>>(),
+            );
             self.lease_events(events);
         }
     }

@@ -80,7 +80,16 @@ impl History {
     /// Nothing happens by chance; window and bounds as given.
     pub(super) fn quiet(limits: LeaderLimits, window_bytes_max: usize) -> Self {
         let never = u64::MAX;
-        Self::with(Dice::new(0), limits, Bias { refusal: never, upheaval: never, administration: never, window_bytes_max })
+        Self::with(
+            Dice::new(0),
+            limits,
+            Bias {
+                refusal: never,
+                upheaval: never,
+                administration: never,
+                window_bytes_max,
+            },
+        )
     }
 
     fn with(dice: Dice, limits: LeaderLimits, bias: Bias) -> Self {
@@ -190,7 +199,13 @@ impl History {
             }
         }
         let wake_at = self.leader.wake_at();
-        assert!(wake_at.is_none_or(|at| at > self.now), "the leader would be woken at once, again and again");
+        assert!(
+            wake_at.is_none_or(|at| at > self.now),
+            "the leader would be woken at once, again and again"
+        );
+        if self.jobs.is_empty() && self.done.is_empty() {
+            self.model.check_nobody_waits(self.now);
+        }
     }
 
     fn carry_out(&mut self, output: Output) {
@@ -237,7 +252,11 @@ impl History {
                     }
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => {
-                        assert!(!self.model.knows(consumer.id), "{:?} was closed for no reason", consumer.id);
+                        assert!(
+                            !self.model.knows(consumer.id),
+                            "{:?} was closed for no reason",
+                            consumer.id
+                        );
                         consumer.is_closed = true;
                         break;
                     }
@@ -246,13 +265,17 @@ impl History {
         }
         sent.sort_by_key(|(_, delivery)| delivery.token.delivery);
         for (id, delivery) in sent {
-            self.model.deliver(id, &delivery, self.group.stored.get(&delivery.token.seq), self.now);
+            self.model
+                .deliver(id, &delivery, self.group.stored.get(&delivery.token.seq), self.now);
         }
         let next_seq = self.model.state().map(|state| state.next_seq());
         let stored = &self.group.stored;
         let is_deleted = self.deleted.is_some();
         self.publishers.look(|body| {
-            let seq = stored.iter().find(|(_, message)| message.body == body).map(|(seq, _)| *seq);
+            let seq = stored
+                .iter()
+                .find(|(_, message)| message.body == body)
+                .map(|(seq, _)| *seq);
             seq.is_some_and(|seq| is_deleted || next_seq.is_some_and(|next| seq < next))
         });
     }
@@ -264,20 +287,40 @@ impl History {
         };
         self.now = self.now + passed;
         if self.dice.one_in(20) {
-            self.leader.set_window_bytes_max(self.bias.window_bytes_max * self.dice.below(2) as usize);
+            self.leader
+                .set_window_bytes_max(self.bias.window_bytes_max * self.dice.below(2) as usize);
         }
     }
 
     /// What the publishers were promised about what is stored.
     pub(super) fn check_publishers(&self) {
         for body in &self.publishers.safe {
-            assert!(self.group.bodies.contains(body), "answered OK and not stored: {:?}", number_of(body));
+            assert!(
+                self.group.bodies.contains(body),
+                "answered OK and not stored: {:?}",
+                number_of(body)
+            );
         }
         for body in &self.publishers.refused {
-            assert!(!self.group.bodies.contains(body), "refused and stored: {:?}", number_of(body));
+            assert!(
+                !self.group.bodies.contains(body),
+                "refused and stored: {:?}",
+                number_of(body)
+            );
         }
-        assert!(!self.group.bodies.iter().any(|body| body.starts_with(b"phantom")), "a void batch has counted");
-        let numbers: Vec<u64> = self.group.stored.values().filter_map(|message| number_of(&message.body)).collect();
-        assert!(numbers.is_sorted(), "publishes were stored in another order than they were made");
+        assert!(
+            !self.group.bodies.iter().any(|body| body.starts_with(b"phantom")),
+            "a void batch has counted"
+        );
+        let numbers: Vec<u64> = self
+            .group
+            .stored
+            .values()
+            .filter_map(|message| number_of(&message.body))
+            .collect();
+        assert!(
+            numbers.is_sorted(),
+            "publishes were stored in another order than they were made"
+        );
     }
 }

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nsquorum_environment::Monotonic;
 use nsquorum_topic::{
-    Applied, Attempts, BatchView, ChannelIncarnation, Effect, EntryPosition, Event, LogTime, Seq, Term, TopicState,
+    Applied, Attempts, BatchView, Channel, ChannelIncarnation, Effect, EntryPosition, Event, LogTime, Seq, Term,
+    TopicState,
 };
 
 use super::consumers::Consumer;
@@ -18,16 +19,33 @@ use crate::subscription::SubscriptionId;
 /// Where a message of a channel is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
-    InFlight { consumer: SubscriptionId, delivery: u64, attempts: Attempts },
+    InFlight {
+        consumer: SubscriptionId,
+        delivery: u64,
+        attempts: Attempts,
+    },
     /// Its consumer is gone; its time runs on.
-    Orphaned { delivery: u64, deadline: Monotonic },
+    Orphaned {
+        delivery: u64,
+        deadline: Monotonic,
+    },
     /// Given back; keeps its place.
-    Returned { attempts: Attempts },
+    Returned {
+        attempts: Attempts,
+    },
     /// A requeue that is not in the log yet.
-    Requeueing { not_before: Option<LogTime> },
+    Requeueing {
+        not_before: Option<LogTime>,
+    },
     /// A requeue that is.
-    Queued { attempts: Attempts, not_before: Option<LogTime>, place: (Seq, u64) },
-    Deferred { due: LogTime },
+    Queued {
+        attempts: Attempts,
+        not_before: Option<LogTime>,
+        place: (Seq, u64),
+    },
+    Deferred {
+        due: LogTime,
+    },
     /// A FIN that is not in the log yet.
     Finishing,
 }
@@ -65,7 +83,9 @@ impl Leadership {
     }
 
     fn is_finished(&self, channel: ChannelIncarnation, seq: Seq) -> bool {
-        self.state.channel(channel).is_none_or(|channel| channel.is_finished(seq))
+        self.state
+            .channel(channel)
+            .is_none_or(|channel| channel.is_finished(seq))
     }
 }
 
@@ -118,15 +138,26 @@ impl Model {
     pub(super) fn start(&mut self, term: Term, state: TopicState, now: Monotonic) {
         let mut channels = BTreeMap::new();
         for channel in state.channels() {
-            let mut model = ChannelModel { next: channel.floor(), ..ChannelModel::default() };
-            for (seq, due) in state.deferred().filter(|(_, seq)| *seq >= channel.begin()).map(|(due, seq)| (seq, due)) {
+            let mut model = ChannelModel {
+                next: channel.floor(),
+                ..ChannelModel::default()
+            };
+            for (seq, due) in state
+                .deferred()
+                .filter(|(_, seq)| *seq >= channel.begin())
+                .map(|(due, seq)| (seq, due))
+            {
                 if !channel.is_finished(seq) {
                     model.statuses.insert(seq, Status::Deferred { due });
                 }
             }
             for (seq, exception) in channel.exceptions() {
                 let place = (exception.behind, seq.get());
-                let queued = Status::Queued { attempts: exception.attempts, not_before: exception.not_before, place };
+                let queued = Status::Queued {
+                    attempts: exception.attempts,
+                    not_before: exception.not_before,
+                    place,
+                };
                 model.statuses.insert(seq, queued);
             }
             model.requeues = 1 << 32;
@@ -134,7 +165,14 @@ impl Model {
         }
         let clock_start = state.time();
         let consumers = BTreeMap::new();
-        self.leadership = Some(Leadership { term, state, clock_start, started_at: now, channels, consumers });
+        self.leadership = Some(Leadership {
+            term,
+            state,
+            clock_start,
+            started_at: now,
+            channels,
+            consumers,
+        });
     }
 
     /// The leader is about to learn that a batch was applied.
@@ -159,20 +197,33 @@ impl Model {
     /// A subscription was answered.
     pub(super) fn attached(&mut self, consumer: &Consumer) {
         let leadership = self.leadership.as_mut().expect("only a leader answers a subscription");
-        let channel = leadership.state.channel_by_name(&consumer.channel).expect("attached to a channel that exists");
-        let attached = Attached { channel: channel.incarnation(), ready: 0, in_flight: 0 };
+        let channel = leadership
+            .state
+            .channel_by_name(&consumer.channel)
+            .expect("attached to a channel that exists");
+        let attached = Attached {
+            channel: channel.incarnation(),
+            ready: 0,
+            in_flight: 0,
+        };
         leadership.consumers.insert(consumer.id, attached);
     }
 
     pub(super) fn ready(&mut self, id: SubscriptionId, count: u32) {
-        if let Some(consumer) = self.leadership.as_mut().and_then(|leadership| leadership.consumers.get_mut(&id)) {
+        if let Some(consumer) = self
+            .leadership
+            .as_mut()
+            .and_then(|leadership| leadership.consumers.get_mut(&id))
+        {
             consumer.ready = count;
         }
     }
 
     /// Whether the subscription must still be open.
     pub(super) fn knows(&self, id: SubscriptionId) -> bool {
-        self.leadership.as_ref().is_some_and(|leadership| leadership.consumers.contains_key(&id))
+        self.leadership
+            .as_ref()
+            .is_some_and(|leadership| leadership.consumers.contains_key(&id))
     }
 
     /// An event is about to reach the leader.
@@ -181,10 +232,14 @@ impl Model {
         let token = event.token;
         let clock = leadership.clock(now);
         let is_finished = leadership.is_finished(token.channel, token.seq);
-        let Some(model) = leadership.channels.get_mut(&token.channel) else { return };
+        let Some(model) = leadership.channels.get_mut(&token.channel) else {
+            return;
+        };
         let status = model.statuses.get(&token.seq).copied();
         let holder = match status {
-            Some(Status::InFlight { consumer, delivery, .. }) if token.term == leadership.term && delivery == token.delivery => {
+            Some(Status::InFlight { consumer, delivery, .. })
+                if token.term == leadership.term && delivery == token.delivery =>
+            {
                 consumer
             }
             _ => {
@@ -197,14 +252,14 @@ impl Model {
         let (count, requeueing) = (&mut self.deliveries, |not_before| Status::Requeueing { not_before });
         let status = match event.outcome {
             LeaseOutcome::Finished => Status::Finishing,
-            LeaseOutcome::Requeued { delay_ms } => {
-                requeueing((delay_ms > 0).then(|| clock.plus_ms(delay_ms)))
-            }
+            LeaseOutcome::Requeued { delay_ms } => requeueing((delay_ms > 0).then(|| clock.plus_ms(delay_ms))),
             LeaseOutcome::TimedOut | LeaseOutcome::Disconnected => requeueing(None),
             LeaseOutcome::Returned => {
                 self.seen.returned += 1;
                 *count.entry((token.channel, token.seq)).or_default() -= 1;
-                Status::Returned { attempts: Attempts::new(token.attempts.get() - 1) }
+                Status::Returned {
+                    attempts: Attempts::new(token.attempts.get() - 1),
+                }
             }
         };
         model.statuses.insert(token.seq, status);
@@ -216,19 +271,35 @@ impl Model {
     /// A consumer is about to be reported gone, after its last events.
     pub(super) fn disconnected(&mut self, consumer: &Consumer) {
         let Some(leadership) = &mut self.leadership else { return };
-        let Some(attached) = leadership.consumers.remove(&consumer.id) else { return };
-        let Some(model) = leadership.channels.get_mut(&attached.channel) else { return };
+        let Some(attached) = leadership.consumers.remove(&consumer.id) else {
+            return;
+        };
+        let Some(model) = leadership.channels.get_mut(&attached.channel) else {
+            return;
+        };
         for (seq, status) in &mut model.statuses {
-            let Status::InFlight { consumer: holder, delivery, attempts } = *status else { continue };
+            let Status::InFlight {
+                consumer: holder,
+                delivery,
+                attempts,
+            } = *status
+            else {
+                continue;
+            };
             if holder != consumer.id {
                 continue;
             }
             *status = match consumer.held.get(seq).filter(|held| held.delivery == delivery) {
-                Some(held) => Status::Orphaned { delivery, deadline: held.deadline },
+                Some(held) => Status::Orphaned {
+                    delivery,
+                    deadline: held.deadline,
+                },
                 None => {
                     self.seen.returned += 1;
                     *self.deliveries.entry((attached.channel, *seq)).or_default() -= 1;
-                    Status::Returned { attempts: Attempts::new(attempts.get() - 1) }
+                    Status::Returned {
+                        attempts: Attempts::new(attempts.get() - 1),
+                    }
                 }
             };
         }
@@ -239,22 +310,42 @@ impl Model {
         let leadership = self.leadership.as_mut().expect("delivered without leading");
         let token = delivery.token;
         let (channel, seq) = (token.channel, token.seq);
-        let what = format!("message {seq} of channel {channel}, attempt {}, to {id:?}", token.attempts);
+        let what = format!(
+            "message {seq} of channel {channel}, attempt {}, to {id:?}",
+            token.attempts
+        );
         assert_eq!(token.term, leadership.term, "{what}: another leader's token");
-        assert!(seq < leadership.state.readable_end(), "{what}: has not reached the channel");
+        assert!(
+            seq < leadership.state.readable_end(),
+            "{what}: has not reached the channel"
+        );
         let stored = stored.unwrap_or_else(|| panic!("{what}: no such message was accepted"));
         assert_eq!(delivery.body, stored.body, "{what}: not the body that was accepted");
-        assert_eq!(delivery.published_at, stored.published_at, "{what}: time of publication");
+        assert_eq!(
+            delivery.published_at, stored.published_at,
+            "{what}: time of publication"
+        );
         assert_eq!(crc32c_of(delivery), delivery.crc32c, "{what}: checksum");
-        let state = leadership.state.channel(channel).unwrap_or_else(|| panic!("{what}: the channel is gone"));
+        let state = leadership
+            .state
+            .channel(channel)
+            .unwrap_or_else(|| panic!("{what}: the channel is gone"));
         assert!(!state.is_paused(), "{what}: the channel is paused");
         assert!(!state.is_finished(seq), "{what}: it is finished");
         let clock = leadership.clock(now);
         let has_room = leadership.has_room(self.state_bytes_max);
-        let consumer = leadership.consumers.get_mut(&id).unwrap_or_else(|| panic!("{what}: not attached"));
+        let consumer = leadership
+            .consumers
+            .get_mut(&id)
+            .unwrap_or_else(|| panic!("{what}: not attached"));
         assert_eq!(consumer.channel, channel, "{what}: another channel's consumer");
         consumer.in_flight += 1;
-        assert!(consumer.in_flight <= u64::from(consumer.ready), "{what}: {} in flight, RDY {}", consumer.in_flight, consumer.ready);
+        assert!(
+            consumer.in_flight <= u64::from(consumer.ready),
+            "{what}: {} in flight, RDY {}",
+            consumer.in_flight,
+            consumer.ready
+        );
 
         let model = leadership.channels.get(&channel).expect("the model has every channel");
         let status = model.statuses.get(&seq).copied();
@@ -262,7 +353,10 @@ impl Model {
         assert_eq!(token.attempts, attempts_before.next(), "{what}: attempts");
         let made = self.deliveries.entry((channel, seq)).or_default();
         *made += 1;
-        assert!(u64::from(token.attempts.get()) <= *made, "{what}: only {made} deliveries were made");
+        assert!(
+            u64::from(token.attempts.get()) <= *made,
+            "{what}: only {made} deliveries were made"
+        );
 
         self.seen.deliveries += 1;
         match status {
@@ -275,7 +369,14 @@ impl Model {
         if status.is_none() {
             model.next = seq.next();
         }
-        model.statuses.insert(seq, Status::InFlight { consumer: id, delivery: token.delivery, attempts: token.attempts });
+        model.statuses.insert(
+            seq,
+            Status::InFlight {
+                consumer: id,
+                delivery: token.delivery,
+                attempts: token.attempts,
+            },
+        );
     }
 
     /// Another leader has delivered this message once.
@@ -286,22 +387,66 @@ impl Model {
 
     /// Messages of a channel that consumers, or the time of those that are gone, hold.
     pub(super) fn in_flight(&self, channel: ChannelIncarnation) -> u64 {
-        let model = self.leadership.as_ref().and_then(|leadership| leadership.channels.get(&channel));
+        let model = self
+            .leadership
+            .as_ref()
+            .and_then(|leadership| leadership.channels.get(&channel));
         model.map_or(0, |model| {
-            model.statuses.values().filter(|status| matches!(status, Status::InFlight { .. } | Status::Orphaned { .. })).count()
-                as u64
+            model
+                .statuses
+                .values()
+                .filter(|status| matches!(status, Status::InFlight { .. } | Status::Orphaned { .. }))
+                .count() as u64
         })
     }
 
     /// Messages that a consumer holds.
     pub(super) fn in_flight_of(&self, id: SubscriptionId) -> u64 {
-        self.leadership.as_ref().and_then(|leadership| leadership.consumers.get(&id)).map_or(0, |consumer| consumer.in_flight)
+        self.leadership
+            .as_ref()
+            .and_then(|leadership| leadership.consumers.get(&id))
+            .map_or(0, |consumer| consumer.in_flight)
+    }
+
+    /// Nothing is under way anywhere: then no consumer has room while a message of its channel may be delivered.
+    pub(super) fn check_nobody_waits(&self, now: Monotonic) {
+        let Some(leadership) = &self.leadership else { return };
+        let has_room = leadership.has_room(self.state_bytes_max);
+        for (id, consumer) in leadership
+            .consumers
+            .iter()
+            .filter(|(_, consumer)| consumer.in_flight < u64::from(consumer.ready))
+        {
+            let state = leadership
+                .state
+                .channel(consumer.channel)
+                .expect("a consumer of a channel that exists");
+            if state.is_paused() {
+                continue;
+            }
+            let waiting = leadership.channels[&consumer.channel].deliverable(
+                &leadership.state,
+                state,
+                leadership.clock(now),
+                has_room,
+            );
+            assert_eq!(
+                waiting,
+                None,
+                "{id:?} of {} has room, and nothing is on its way",
+                state.name()
+            );
+        }
     }
 
     /// The time of what a lost consumer held may be over: the leader decides at its next step.
     pub(super) fn expire(&mut self, now: Monotonic) {
         let Some(leadership) = &mut self.leadership else { return };
-        for status in leadership.channels.values_mut().flat_map(|model| model.statuses.values_mut()) {
+        for status in leadership
+            .channels
+            .values_mut()
+            .flat_map(|model| model.statuses.values_mut())
+        {
             if matches!(status, Status::Orphaned { deadline, .. } if *deadline <= now) {
                 *status = Status::Requeueing { not_before: None };
             }
@@ -321,8 +466,19 @@ impl Leadership {
 
     fn effect(&mut self, effect: &Effect) {
         match effect {
-            Effect::ChannelCreated { channel, begin, existed: false, .. } => {
-                self.channels.insert(*channel, ChannelModel { next: *begin, ..ChannelModel::default() });
+            Effect::ChannelCreated {
+                channel,
+                begin,
+                existed: false,
+                ..
+            } => {
+                self.channels.insert(
+                    *channel,
+                    ChannelModel {
+                        next: *begin,
+                        ..ChannelModel::default()
+                    },
+                );
             }
             Effect::ChannelDeleted { channel, .. } => {
                 self.channels.remove(channel);
@@ -332,7 +488,11 @@ impl Leadership {
                 let model = self.channels.get_mut(channel).expect("the model has every channel");
                 model.next = model.next.max(*up_to);
                 model.statuses.clear();
-                for consumer in self.consumers.values_mut().filter(|consumer| consumer.channel == *channel) {
+                for consumer in self
+                    .consumers
+                    .values_mut()
+                    .filter(|consumer| consumer.channel == *channel)
+                {
                     consumer.in_flight = 0;
                 }
             }
@@ -344,13 +504,29 @@ impl Leadership {
                     }
                 }
             }
-            Effect::Requeued { channel, seq, attempts, not_before, behind } => {
+            Effect::Requeued {
+                channel,
+                seq,
+                attempts,
+                not_before,
+                behind,
+            } => {
                 let model = self.channels.get_mut(channel).expect("the model has every channel");
                 let before = model.statuses.get(seq).copied();
-                assert_eq!(before, Some(Status::Requeueing { not_before: *not_before }), "message {seq} came back unasked");
+                assert_eq!(
+                    before,
+                    Some(Status::Requeueing {
+                        not_before: *not_before
+                    }),
+                    "message {seq} came back unasked"
+                );
                 model.requeues += 1;
                 let place = (*behind, model.requeues);
-                let queued = Status::Queued { attempts: *attempts, not_before: *not_before, place };
+                let queued = Status::Queued {
+                    attempts: *attempts,
+                    not_before: *not_before,
+                    place,
+                };
                 model.statuses.insert(*seq, queued);
             }
             Effect::TopicDeleted { .. } => {
@@ -372,6 +548,24 @@ impl Leadership {
 }
 
 impl ChannelModel {
+    /// A message that may be delivered now.
+    fn deliverable(&self, topic: &TopicState, channel: &Channel, clock: LogTime, has_room: bool) -> Option<Seq> {
+        let may_go = |status: &Status| match status {
+            Status::Returned { .. } => true,
+            Status::Queued { not_before, .. } => not_before.is_none_or(|due| due <= clock),
+            Status::Deferred { due } => *due <= clock,
+            Status::InFlight { .. } | Status::Orphaned { .. } | Status::Requeueing { .. } | Status::Finishing => false,
+        };
+        let unread = (self.next.get()..topic.readable_end().get())
+            .map(Seq::new)
+            .find(|seq| has_room && !channel.is_finished(*seq) && !self.statuses.contains_key(seq));
+        let back = self
+            .statuses
+            .iter()
+            .find(|(seq, status)| may_go(status) && !channel.is_finished(**seq));
+        unread.or(back.map(|(seq, _)| *seq))
+    }
+
     /// Checks that it is this message's turn; returns how often it was delivered before.
     #[expect(clippy::too_many_arguments, reason = "all that a delivery depends on")]
     fn check_place(
@@ -386,7 +580,9 @@ impl ChannelModel {
     ) -> Attempts {
         let is_finished = |seq| state.channel(channel).is_none_or(|channel| channel.is_finished(seq));
         let unread_below = |end: Seq| {
-            (self.next.get()..end.get()).map(Seq::new).find(|seq| !is_finished(*seq) && !self.statuses.contains_key(seq))
+            (self.next.get()..end.get())
+                .map(Seq::new)
+                .find(|seq| !is_finished(*seq) && !self.statuses.contains_key(seq))
         };
         let returned = self
             .statuses
@@ -406,10 +602,17 @@ impl ChannelModel {
                 assert_eq!(unread_below(seq), None, "{what}: skipped a message");
                 Attempts::default()
             }
-            Some(Status::Queued { attempts, not_before: None, place }) => {
+            Some(Status::Queued {
+                attempts,
+                not_before: None,
+                place,
+            }) => {
                 let end = place.0.min(state.readable_end());
                 let overtaken = if has_room { unread_below(end) } else { None };
-                assert_eq!(overtaken, None, "{what}: came back to the tail, but has overtaken another");
+                assert_eq!(
+                    overtaken, None,
+                    "{what}: came back to the tail, but has overtaken another"
+                );
                 let earlier = self.statuses.iter().find(|(other, status)| {
                     matches!(status, Status::Queued { not_before: None, place: others, .. } if *others < place)
                         && !is_finished(**other)
@@ -417,7 +620,11 @@ impl ChannelModel {
                 assert_eq!(earlier, None, "{what}: overtook what came back earlier");
                 attempts
             }
-            Some(Status::Queued { attempts, not_before: Some(due), .. }) => {
+            Some(Status::Queued {
+                attempts,
+                not_before: Some(due),
+                ..
+            }) => {
                 assert!(due <= clock, "{what}: requeued until {due}, it is {clock}");
                 attempts
             }

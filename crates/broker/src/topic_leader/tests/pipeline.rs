@@ -27,7 +27,11 @@ fn started() -> Pipeline {
 fn publish(pipeline: &mut Pipeline, bodies: &[&str]) -> Answer {
     let (answer, receiver) = oneshot::channel();
     let messages = bodies.iter().map(|body| message((*body).to_owned())).collect();
-    pipeline.publish(Publish { messages, answer, _admitted: None });
+    pipeline.publish(Publish {
+        messages,
+        answer,
+        _admitted: None,
+    });
     receiver
 }
 
@@ -56,9 +60,15 @@ fn next(pipeline: &mut Pipeline) -> Ready {
 }
 
 fn contents(ready: Ready) -> (Vec<String>, Vec<Event>) {
-    let payload = ready.builder.finish(Term::new(1), ready.first_seq, LogTime::new(1), FeatureLevel::new(1)).freeze();
+    let payload = ready
+        .builder
+        .finish(Term::new(1), ready.first_seq, LogTime::new(1), FeatureLevel::new(1))
+        .freeze();
     let view = BatchView::parse(payload).unwrap();
-    let bodies = view.messages().map(|message| String::from_utf8(message.body.to_vec()).unwrap()).collect();
+    let bodies = view
+        .messages()
+        .map(|message| String::from_utf8(message.body.to_vec()).unwrap())
+        .collect();
     (bodies, view.events().collect())
 }
 
@@ -110,11 +120,17 @@ fn after_a_refusal_everything_goes_again_in_its_order() {
     pipeline.refused(two.ticket, NOW);
     pipeline.settle(Seq::new(1));
     let later = NOW + REFUSAL_PAUSE;
-    assert!(next_at(&mut pipeline, later).is_none(), "the first and the third batch are still under way");
+    assert!(
+        next_at(&mut pipeline, later).is_none(),
+        "the first and the third batch are still under way"
+    );
     pipeline.accepted(one.first_seq);
     assert_eq!(first.try_recv(), Ok(Ok(())));
     pipeline.settle(Seq::new(2));
-    assert!(next_at(&mut pipeline, later).is_none(), "the third batch is still under way");
+    assert!(
+        next_at(&mut pipeline, later).is_none(),
+        "the third batch is still under way"
+    );
     pipeline.void(three.first_seq);
     pipeline.settle(Seq::new(2));
 
@@ -142,7 +158,10 @@ fn a_refusal_with_nothing_else_under_way_settles_at_once() {
     pipeline.refused(ticket, NOW);
     pipeline.settle(Seq::new(1));
     assert_eq!(pipeline.ready_at(8), Some(NOW + REFUSAL_PAUSE));
-    assert!(next_at(&mut pipeline, NOW).is_none(), "a lease that has run out is not asked in a loop");
+    assert!(
+        next_at(&mut pipeline, NOW).is_none(),
+        "a lease that has run out is not asked in a loop"
+    );
     let again = next_at(&mut pipeline, NOW + REFUSAL_PAUSE).unwrap();
     assert_eq!(bodies(again), ["a"]);
     pipeline.accepted(Seq::new(1));
@@ -171,8 +190,16 @@ fn finished_numbers_alone_wait_for_company_a_little() {
     let ready = next_at(&mut pipeline, until).expect("they have waited long enough");
     assert_eq!(ready.builder.message_count(), 0);
     let events = contents(ready).1;
-    let [Event::Finish { channel: FIRST, ranges }] = &events[..] else { panic!("{events:?}") };
-    assert_eq!(ranges.iter().map(|range| (range.first().get(), range.last().get())).collect::<Vec<_>>(), [(5, 5), (7, 7)]);
+    let [Event::Finish { channel: FIRST, ranges }] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!(
+        ranges
+            .iter()
+            .map(|range| (range.first().get(), range.last().get()))
+            .collect::<Vec<_>>(),
+        [(5, 5), (7, 7)]
+    );
     assert_eq!(pipeline.ready_at(8), None);
 }
 
@@ -211,7 +238,9 @@ fn many_finished_numbers_do_not_wait() {
         pipeline.finish(FIRST, Seq::new(seq), NOW);
     }
     let events = contents(next(&mut pipeline)).1;
-    let [Event::Finish { ranges, .. }] = &events[..] else { panic!("{events:?}") };
+    let [Event::Finish { ranges, .. }] = &events[..] else {
+        panic!("{events:?}")
+    };
     assert_eq!(ranges.len(), 1, "4096 neighbours are one range");
 }
 
@@ -227,7 +256,9 @@ fn finished_numbers_survive_refusals() {
     pipeline.settle(Seq::new(1));
     assert_eq!(pipeline.settling(FIRST), 2);
     let events = contents(next_at(&mut pipeline, NOW + REFUSAL_PAUSE).unwrap()).1;
-    let [Event::Finish { ranges, .. }] = &events[..] else { panic!("{events:?}") };
+    let [Event::Finish { ranges, .. }] = &events[..] else {
+        panic!("{events:?}")
+    };
     assert_eq!((ranges[0].first().get(), ranges[0].last().get()), (3, 4));
     pipeline.accepted(Seq::new(1));
     assert_eq!(pipeline.settling(FIRST), 0);
@@ -238,8 +269,7 @@ fn a_batch_ends_at_its_bound_of_bytes_and_a_big_command_goes_alone() {
     let bytes_max = 2 * MESSAGE_ROW_BYTES + 4;
     let big = "x".repeat(bytes_max + 1);
     let mut pipeline = started();
-    let _answers =
-        [&["aa"][..], &["bb"], &["c"], &[&big], &["d"]].map(|bodies| publish(&mut pipeline, bodies));
+    let _answers = [&["aa"][..], &["bb"], &["c"], &[&big], &["d"]].map(|bodies| publish(&mut pipeline, bodies));
     let mut batches = Vec::new();
     while let Some(ready) = pipeline.next(NOW, 8, bytes_max, 0) {
         batches.push(bodies(ready));
@@ -329,7 +359,11 @@ fn deferred_messages_count_until_they_are_applied() {
     let (answer, _receiver) = oneshot::channel();
     let mut deferred = message("a");
     deferred.defer_ms = 1;
-    pipeline.publish(Publish { messages: vec![deferred, message("b")], answer, _admitted: None });
+    pipeline.publish(Publish {
+        messages: vec![deferred, message("b")],
+        answer,
+        _admitted: None,
+    });
     assert_eq!(pipeline.deferred_waiting(), 1);
     let ticket = next(&mut pipeline).ticket;
     pipeline.refused(ticket, NOW);
@@ -362,7 +396,10 @@ fn the_end_of_a_leadership_answers_everybody() {
     let _answer = publish(&mut pipeline, &["c"]);
     let ready = next_at(&mut pipeline, at_ms(0)).unwrap();
     assert_eq!(ready.first_seq, Seq::new(9));
-    assert_ne!(ready.ticket, ticket, "a late refusal of the last leadership must not meet a proposal of this one");
+    assert_ne!(
+        ready.ticket, ticket,
+        "a late refusal of the last leadership must not meet a proposal of this one"
+    );
 }
 
 #[test]

@@ -43,7 +43,11 @@ impl Publishers {
         let count = if dice.one_in(3) { 1 + dice.below(6) } else { 1 };
         let defer_ms = if dice.one_in(5) { 1 + dice.below(60) as u32 } else { 0 };
         // Some are large enough that the log gets index points.
-        let padding = if dice.one_in(12) { 10_000 + dice.below(20_000) } else { dice.below(120) };
+        let padding = if dice.one_in(12) {
+            10_000 + dice.below(20_000)
+        } else {
+            dice.below(120)
+        };
         self.publish_of(count, padding as usize, defer_ms)
     }
 
@@ -53,13 +57,23 @@ impl Publishers {
             .map(|_| {
                 self.count += 1;
                 let body = format!("m{:08}{}", self.count, "-".repeat(padding));
-                NewMessage { defer_ms, ..super::message(body) }
+                NewMessage {
+                    defer_ms,
+                    ..super::message(body)
+                }
             })
             .collect();
         let (answer, receiver) = oneshot::channel();
         let bodies = messages.iter().map(|message| message.body.clone()).collect();
-        self.waiting.push(Waiting { bodies, answer: receiver });
-        Publish { messages, answer, _admitted: None }
+        self.waiting.push(Waiting {
+            bodies,
+            answer: receiver,
+        });
+        Publish {
+            messages,
+            answer,
+            _admitted: None,
+        }
     }
 
     /// Somebody to whom a command is answered.
@@ -82,7 +96,11 @@ impl Publishers {
             match waiting.answer.try_recv() {
                 Ok(Ok(())) => {
                     for body in &waiting.bodies {
-                        assert!(is_stored(body), "answered OK before it was applied: {:?}", number_of(body));
+                        assert!(
+                            is_stored(body),
+                            "answered OK before it was applied: {:?}",
+                            number_of(body)
+                        );
                     }
                     self.safe.extend(waiting.bodies);
                 }

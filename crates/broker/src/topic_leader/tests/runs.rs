@@ -61,8 +61,9 @@ impl Census {
 }
 
 fn number_from_env(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
+    std::env::var(name).map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{name} is not a number"))
+    })
 }
 
 fn run(seed: u64, census: &mut Census) {
@@ -77,7 +78,9 @@ fn run(seed: u64, census: &mut Census) {
         Err(cause) => {
             eprintln!("history failed; run it again with:");
             eprintln!("  NSQUORUM_SEED={seed} NSQUORUM_HISTORIES=1 cargo test -p nsquorum-broker --lib histories");
-            eprintln!("and keep the seed: echo '{seed} # what went wrong' >> crates/broker/src/topic_leader/tests/seeds.txt");
+            eprintln!(
+                "and keep the seed: echo '{seed} # what went wrong' >> crates/broker/src/topic_leader/tests/seeds.txt"
+            );
             resume_unwind(cause);
         }
     }
@@ -92,7 +95,10 @@ fn random_histories_keep_every_promise() {
             run(seed.parse().expect("a seed is a number"), &mut census);
         }
     }
-    let (base, histories) = (number_from_env("NSQUORUM_SEED", 0), number_from_env("NSQUORUM_HISTORIES", 300));
+    let (base, histories) = (
+        number_from_env("NSQUORUM_SEED", 0),
+        number_from_env("NSQUORUM_HISTORIES", 300),
+    );
     for seed in (0..histories).map(|i| base.wrapping_add(i)) {
         run(seed, &mut census);
     }

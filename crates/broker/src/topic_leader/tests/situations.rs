@@ -79,7 +79,12 @@ fn rest(history: &mut History) {
 
 fn stats_of(history: &mut History, name: &str) -> Option<ChannelStats> {
     let name: ChannelName = channel(name);
-    history.stats().expect("a leader answers").channels.into_iter().find(|channel| channel.name == name)
+    history
+        .stats()
+        .expect("a leader answers")
+        .channels
+        .into_iter()
+        .find(|channel| channel.name == name)
 }
 
 #[test]
@@ -108,12 +113,22 @@ fn a_refusal_of_an_earlier_leadership_does_not_end_the_next() {
     let unlucky = history.publishers.publish_of(1, 10, 0);
     history.input(LeaderInput::Publish(unlucky));
     history.step();
-    assert!(matches!(history.group.events.back(), Some(GroupEvent { event: TopicEvent::Refused { .. }, .. })));
+    assert!(matches!(
+        history.group.events.back(),
+        Some(GroupEvent {
+            event: TopicEvent::Refused { .. },
+            ..
+        })
+    ));
     while history.deliver_event() {}
     assert!(history.consumers[&id].is_closed);
     let id = subscribe(&mut history, "ledger", 5);
     publish(&mut history, 1);
-    assert_eq!(take(&mut history, id), [1], "the abandoned publish is not stored, the next one is");
+    assert_eq!(
+        take(&mut history, id),
+        [1],
+        "the abandoned publish is not stored, the next one is"
+    );
 }
 
 #[test]
@@ -122,9 +137,17 @@ fn an_own_refusal_for_good_answers_everybody() {
     let publish = history.publishers.publish_of(1, 10, 0);
     history.input(LeaderInput::Publish(publish));
     let outputs = history.leader.step(history.now);
-    let [Output::Propose { term, ticket, .. }] = outputs[..] else { panic!("{outputs:?}") };
-    let event = TopicEvent::Refused { ticket, refusal: Refusal::Stopped };
-    history.group.events.push_back(GroupEvent { event, proposed_in: Some(term) });
+    let [Output::Propose { term, ticket, .. }] = outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    let event = TopicEvent::Refused {
+        ticket,
+        refusal: Refusal::Stopped,
+    };
+    history.group.events.push_back(GroupEvent {
+        event,
+        proposed_in: Some(term),
+    });
     history.model.stop();
     while history.deliver_event() {}
     assert!(history.publishers.are_answered());
@@ -190,7 +213,11 @@ fn a_requeue_comes_back_while_the_topic_is_paused() {
     history.settle();
     publish(&mut history, 1);
     requeue(&mut history, id, 1, 0);
-    assert_eq!(take(&mut history, id), [1], "the topic holds back only what has not reached the channel");
+    assert_eq!(
+        take(&mut history, id),
+        [1],
+        "the topic holds back only what has not reached the channel"
+    );
     requeue(&mut history, id, 1, 3);
     assert_eq!(take(&mut history, id), [1], "nor what was deferred");
     history.command(Command::Topic(Event::UnpauseTopic));
@@ -207,7 +234,10 @@ fn a_returned_message_keeps_its_place_and_its_attempts() {
     let id = subscribe(&mut history, "ledger", 1);
     assert_eq!(take(&mut history, id), [1]);
     let held = history.consumers[&id].held[&Seq::new(1)];
-    assert!(held.delivery > 2, "another delivery; the model has checked that it is the first attempt");
+    assert!(
+        held.delivery > 2,
+        "another delivery; the model has checked that it is the first attempt"
+    );
 }
 
 #[test]
@@ -216,7 +246,11 @@ fn a_fin_of_an_earlier_leadership_takes_the_message_out_of_the_queue() {
         let (mut history, id) = leading(LeaderLimits::default(), NO_WINDOW, 5);
         publish(&mut history, 2);
         assert_eq!(take(&mut history, id), [1, 2]);
-        let late = history.consumers.get_mut(&id).expect("a consumer of the test").finish(Seq::new(1));
+        let late = history
+            .consumers
+            .get_mut(&id)
+            .expect("a consumer of the test")
+            .finish(Seq::new(1));
         history.elect(ME);
         history.settle();
         history.disconnect(id);
@@ -245,10 +279,18 @@ fn without_space_the_leader_sleeps_and_goes_on_by_itself() {
     publish(&mut history, 1);
     take(&mut history, id);
     history.space = SpaceState::RefuseAll;
-    let event = history.consumers.get_mut(&id).expect("a consumer of the test").finish(Seq::new(1));
+    let event = history
+        .consumers
+        .get_mut(&id)
+        .expect("a consumer of the test")
+        .finish(Seq::new(1));
     history.lease_events(vec![event]);
     for _ in 0..3 {
-        history.now = history.leader.wake_at().expect("nobody else tells that space is back").max(history.now);
+        history.now = history
+            .leader
+            .wake_at()
+            .expect("nobody else tells that space is back")
+            .max(history.now);
         history.step();
         assert_eq!(history.group.unapplied(), 0, "the last space is not for FINs");
     }
@@ -273,7 +315,10 @@ fn below_the_watermark_publishes_are_refused_and_deliveries_go_on() {
 
 #[test]
 fn a_full_state_stops_new_messages_but_not_what_came_back() {
-    let limits = LeaderLimits { state_bytes_max: 10, ..LeaderLimits::default() };
+    let limits = LeaderLimits {
+        state_bytes_max: 10,
+        ..LeaderLimits::default()
+    };
     let (mut history, id) = leading(limits, WINDOW, 4);
     publish(&mut history, 6);
     assert_eq!(take(&mut history, id), [1, 2, 3, 4]);
@@ -286,14 +331,20 @@ fn a_full_state_stops_new_messages_but_not_what_came_back() {
     publish(&mut history, 2);
     assert_eq!(take(&mut history, id), before, "no room for new ones");
     requeue(&mut history, id, 1, 0);
-    assert!(take(&mut history, id).contains(&1), "although 7 and 8 are before it in the queue");
+    assert!(
+        take(&mut history, id).contains(&1),
+        "although 7 and 8 are before it in the queue"
+    );
     finish(&mut history, id, 1);
     assert_eq!(take(&mut history, id), [5, 6, 7, 8]);
 }
 
 #[test]
 fn after_a_change_of_leaders_a_full_state_becomes_smaller_again() {
-    let limits = LeaderLimits { state_bytes_max: 10, ..LeaderLimits::default() };
+    let limits = LeaderLimits {
+        state_bytes_max: 10,
+        ..LeaderLimits::default()
+    };
     let (mut history, id) = leading(limits, NO_WINDOW, 5);
     publish(&mut history, 5);
     assert_eq!(take(&mut history, id), [1, 2, 3, 4, 5]);
@@ -306,12 +357,19 @@ fn after_a_change_of_leaders_a_full_state_becomes_smaller_again() {
     history.disconnect(id);
     history.parting();
     let id = subscribe(&mut history, "ledger", 5);
-    assert_eq!(take(&mut history, id), [1], "nothing but this one makes the state smaller");
+    assert_eq!(
+        take(&mut history, id),
+        [1],
+        "nothing but this one makes the state smaller"
+    );
 }
 
 #[test]
 fn a_channel_that_nobody_serves_does_not_hold_up_the_others() {
-    let limits = LeaderLimits { state_bytes_max: 30, ..LeaderLimits::default() };
+    let limits = LeaderLimits {
+        state_bytes_max: 30,
+        ..LeaderLimits::default()
+    };
     let (mut history, other) = leading(limits, WINDOW, 20);
     let id = subscribe(&mut history, "archive", 0);
     publish(&mut history, 12);
@@ -341,7 +399,10 @@ fn an_ephemeral_channel_goes_if_its_first_consumer_left_before_it_was_there() {
     let id = SubscriptionId(history.subscriptions);
     history.disconnect(id);
     history.settle();
-    assert!(stats_of(&mut history, "tail#ephemeral").is_none(), "it would fill up, with nobody to read it");
+    assert!(
+        stats_of(&mut history, "tail#ephemeral").is_none(),
+        "it would fill up, with nobody to read it"
+    );
 }
 
 #[test]
@@ -352,7 +413,11 @@ fn an_emptied_channel_takes_everything_out_of_its_consumers_hands() {
     history.command(Command::Channel(channel("ledger"), ChannelChange::Empty));
     history.settle();
     publish(&mut history, 3);
-    assert_eq!(take(&mut history, id), [5, 6], "room for both, although nothing was finished");
+    assert_eq!(
+        take(&mut history, id),
+        [5, 6],
+        "room for both, although nothing was finished"
+    );
 }
 
 #[test]

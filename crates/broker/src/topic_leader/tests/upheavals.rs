@@ -21,7 +21,9 @@ impl History {
 
     /// The oldest event reaches the leader; false if there is none.
     pub(super) fn deliver_event(&mut self) -> bool {
-        let Some(GroupEvent { event, proposed_in }) = self.group.events.pop_front() else { return false };
+        let Some(GroupEvent { event, proposed_in }) = self.group.events.pop_front() else {
+            return false;
+        };
         match &event {
             TopicEvent::LeaderStarted { term, state } => {
                 self.leaderships += 1;
@@ -30,10 +32,21 @@ impl History {
             TopicEvent::Applied { entry, batch, applied } => {
                 let header = entry.header();
                 let encoded_bytes = entry.encoded_len() as u32;
-                self.model.applied(EntryPosition { index: header.index, term: header.term, encoded_bytes }, batch, applied);
+                self.model.applied(
+                    EntryPosition {
+                        index: header.index,
+                        term: header.term,
+                        encoded_bytes,
+                    },
+                    batch,
+                    applied,
+                );
             }
             TopicEvent::Deposed => self.model.stop(),
-            TopicEvent::Refused { refusal: Refusal::NotLeader, .. } if proposed_in == self.model.term() => self.model.stop(),
+            TopicEvent::Refused {
+                refusal: Refusal::NotLeader,
+                ..
+            } if proposed_in == self.model.term() => self.model.stop(),
             _ => {}
         }
         self.tell(|leader, now| leader.event(event, now));
@@ -88,7 +101,12 @@ impl History {
     /// A batch of another leader: messages, deliveries, FINs.
     pub(super) fn foreign_batch(&mut self) {
         let state = &self.group.state;
-        let Some(channel) = self.dice.pick(&state.channels().map(|c| c.incarnation()).collect::<Vec<_>>()) else { return };
+        let Some(channel) = self
+            .dice
+            .pick(&state.channels().map(|c| c.incarnation()).collect::<Vec<_>>())
+        else {
+            return;
+        };
         let found = state.channel(channel).expect("picked from the state");
         let unfinished: Vec<Seq> = (found.floor().get()..state.readable_end().get())
             .map(Seq::new)
@@ -97,10 +115,22 @@ impl History {
         let mut builder = BatchBuilder::with_header_room(ENTRY_HEADER_BYTES);
         if let Some(seq) = self.dice.pick(&unfinished) {
             let event = if self.dice.one_in(2) {
-                Event::Finish { channel, ranges: vec![SeqRange::single(seq)] }
+                Event::Finish {
+                    channel,
+                    ranges: vec![SeqRange::single(seq)],
+                }
             } else {
-                let attempts = found.exception(seq).map_or(Attempts::default(), |exception| exception.attempts).next();
-                Event::Requeue { channel, seq, attempts, not_before: None, cause: RequeueCause::Requeue }
+                let attempts = found
+                    .exception(seq)
+                    .map_or(Attempts::default(), |exception| exception.attempts)
+                    .next();
+                Event::Requeue {
+                    channel,
+                    seq,
+                    attempts,
+                    not_before: None,
+                    cause: RequeueCause::Requeue,
+                }
             };
             builder.push_event(&event);
             self.model.delivered_elsewhere(channel, seq);
@@ -116,7 +146,9 @@ impl History {
     /// A batch that was made for an earlier term: none of it may ever be seen.
     pub(super) fn foreign_void(&mut self) {
         let mut builder = BatchBuilder::with_header_room(ENTRY_HEADER_BYTES);
-        builder.push_event(&Event::EmptyChannel { channel: ChannelIncarnation::new(1) });
+        builder.push_event(&Event::EmptyChannel {
+            channel: ChannelIncarnation::new(1),
+        });
         for _ in 0..1 + self.dice.below(3) {
             self.foreign += 1;
             builder.push_message(&message(format!("phantom{}", self.foreign)));
@@ -129,17 +161,22 @@ impl History {
     }
 
     pub(super) fn run_job(&mut self) {
-        let Some(place) = self.dice.place(self.jobs.len()) else { return };
+        let Some(place) = self.dice.place(self.jobs.len()) else {
+            return;
+        };
         let job = self.jobs.remove(place);
         self.group.log.chunk = 1 + self.dice.below(6) as usize;
         self.group.log.is_cached = self.dice.one_in(2);
         let done = job.run_from_memory(&self.group.log);
-        self.done.push(done.unwrap_or_else(|| job.run_from_disk(&self.group.log)));
+        self.done
+            .push(done.unwrap_or_else(|| job.run_from_disk(&self.group.log)));
     }
 
     /// What a reader found reaches the leader; false if there is nothing.
     pub(super) fn deliver_found(&mut self) -> bool {
-        let Some(place) = self.dice.place(self.done.len()) else { return false };
+        let Some(place) = self.dice.place(self.done.len()) else {
+            return false;
+        };
         let done = self.done.remove(place);
         // The shell takes what happened in the log first: a job may have failed because of it.
         while self.deliver_event() {}

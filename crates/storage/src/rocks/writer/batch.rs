@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use nsquorum_topic::{GroupId, LogIndex};
-use rocksdb::WriteBatch;
 
-use super::super::database::Database;
 use super::super::group::Group;
 use super::super::layout::{self, LOG, ROWS, STATE, StateKey};
 use super::{Change, Job, Progress};
@@ -15,59 +14,48 @@ use crate::log::EntryRow;
 /// Fewer entries than this are removed key by key: each range tombstone makes the next read of the memtable rebuild a list.
 const RANGE_ENTRIES_MIN: u64 = 64;
 
+/// A key; none is longer than a checkpoint chunk's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Key {
+    bytes: [u8; 21],
+    len: u8,
+}
+
+impl Key {
+    fn new(key: &[u8]) -> Self {
+        let mut bytes = [0; 21];
+        bytes[..key.len()].copy_from_slice(key);
+        Self {
+            bytes,
+            len: u8::try_from(key.len()).expect("it has just been copied into 21 bytes"),
+        }
+    }
+
+    pub(in super::super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// One change of the database.
+pub(in super::super) enum Write {
+    Put(&'static str, Key, Bytes),
+    Delete(&'static str, Key),
+    /// Deletes from the first key to before the second.
+    DeleteRange(&'static str, Key, Key),
+}
+
+/// Changes that are written together. Kept apart from the database's own batch, which a refused write uses up.
+#[derive(Default)]
+pub(in super::super) struct Batch {
+    pub(in super::super) writes: Vec<Write>,
+    pub(in super::super) bytes: u64,
+    pub(in super::super) entries: u64,
+}
+
 /// The disk as the writer sees it. A trait so that tests can hold a sync, fail it, and look at what was written.
 pub(in super::super) trait Engine: Send + 'static {
-    /// Changes that are written together.
-    type Batch;
-
-    fn batch(&self) -> Self::Batch;
-    fn put(&self, batch: &mut Self::Batch, family: &'static str, key: &[u8], value: &[u8]);
-    fn delete(&self, batch: &mut Self::Batch, family: &'static str, key: &[u8]);
-    /// Deletes `from..to`.
-    fn delete_range(&self, batch: &mut Self::Batch, family: &'static str, from: &[u8], to: &[u8]);
-    /// Writes the batch; `Ok` means that it is on stable storage.
-    fn write_synced(&self, batch: Self::Batch) -> Result<(), StorageError>;
-}
-
-/// The database as the writer's disk.
-pub(in super::super) struct RocksEngine(pub(in super::super) Arc<Database>);
-
-impl RocksEngine {
-    fn with_family(&self, family: &'static str, change: impl FnOnce(&rocksdb::ColumnFamily)) {
-        let reader = self
-            .0
-            .reader()
-            .expect("the database is closed after the writer has ended");
-        change(match family {
-            LOG => reader.log(),
-            ROWS => reader.rows_family(),
-            _ => reader.state(),
-        });
-    }
-}
-
-impl Engine for RocksEngine {
-    type Batch = WriteBatch;
-
-    fn batch(&self) -> WriteBatch {
-        WriteBatch::default()
-    }
-
-    fn put(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8], value: &[u8]) {
-        self.with_family(family, |family| batch.put_cf(family, key, value));
-    }
-
-    fn delete(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8]) {
-        self.with_family(family, |family| batch.delete_cf(family, key));
-    }
-
-    fn delete_range(&self, batch: &mut WriteBatch, family: &'static str, from: &[u8], to: &[u8]) {
-        self.with_family(family, |family| batch.delete_range_cf(family, from, to));
-    }
-
-    fn write_synced(&self, batch: WriteBatch) -> Result<(), StorageError> {
-        self.0.reader()?.write_synced(batch)
-    }
+    /// Writes the batch, even an empty one; `Ok` means that it and everything before it is on stable storage.
+    fn write_synced(&self, batch: &Batch) -> Result<(), StorageError>;
 }
 
 /// Whether a job is in the batch as a whole.
@@ -77,71 +65,50 @@ pub(super) enum Step {
 }
 
 /// A batch in the making, and the jobs that it completes.
-pub(super) struct Gathering<'a, E: Engine> {
-    engine: &'a E,
-    batch: Option<E::Batch>,
+#[derive(Default)]
+pub(super) struct Gathering {
+    batch: Batch,
     jobs: Vec<Job>,
-    bytes: u64,
-    entries: u64,
 }
 
-impl<'a, E: Engine> Gathering<'a, E> {
-    pub(super) fn new(engine: &'a E) -> Self {
-        Self {
-            engine,
-            batch: None,
-            jobs: Vec::new(),
-            bytes: 0,
-            entries: 0,
-        }
-    }
-
+impl Gathering {
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+        self.batch.bytes
     }
 
-    pub(super) fn has_writes(&self) -> bool {
-        self.batch.is_some()
+    pub(super) fn batch(&self) -> &Batch {
+        &self.batch
     }
 
     pub(super) fn take(&mut self, job: Job) {
         self.jobs.push(job);
     }
 
-    pub(super) fn take_batch(&mut self) -> Option<(E::Batch, u64, u64)> {
-        self.batch.take().map(|batch| (batch, self.bytes, self.entries))
-    }
-
     pub(super) fn finish(self) -> Vec<Job> {
         self.jobs
     }
 
-    fn put(&mut self, family: &'static str, key: &[u8], value: &[u8]) {
-        self.bytes += (key.len() + value.len()) as u64;
-        self.engine.put(
-            self.batch.get_or_insert_with(|| self.engine.batch()),
-            family,
-            key,
-            value,
-        );
+    fn put(&mut self, family: &'static str, key: &[u8], value: Bytes) {
+        self.batch.bytes += (key.len() + value.len()) as u64;
+        self.batch.writes.push(Write::Put(family, Key::new(key), value));
     }
 
     fn put_state(&mut self, key: StateKey, value: Vec<u8>) {
         let key = key.encode();
         let value = layout::seal(&key, value);
-        self.put(STATE, &key, &value);
+        self.put(STATE, &key, value.into());
     }
 
     fn delete(&mut self, family: &'static str, key: &[u8]) {
-        self.bytes += key.len() as u64;
-        self.engine
-            .delete(self.batch.get_or_insert_with(|| self.engine.batch()), family, key);
+        self.batch.bytes += key.len() as u64;
+        self.batch.writes.push(Write::Delete(family, Key::new(key)));
     }
 
     fn delete_range(&mut self, family: &'static str, from: &[u8], to: &[u8]) {
-        self.bytes += (from.len() + to.len()) as u64;
-        self.engine
-            .delete_range(self.batch.get_or_insert_with(|| self.engine.batch()), family, from, to);
+        self.batch.bytes += (from.len() + to.len()) as u64;
+        self.batch
+            .writes
+            .push(Write::DeleteRange(family, Key::new(from), Key::new(to)));
     }
 
     /// Removes entries and rows of `from..to`.
@@ -176,11 +143,11 @@ impl<'a, E: Engine> Gathering<'a, E> {
             Change::Append(_, entries) => {
                 for entry in &*entries {
                     let key = layout::entry_key(id, entry.header().index);
-                    self.put(LOG, &key, entry.bytes());
+                    self.put(LOG, &key, entry.bytes().clone());
                     let row = layout::seal(&key, layout::encode_row(&EntryRow::of(entry)));
-                    self.put(ROWS, &key, &row);
+                    self.put(ROWS, &key, row.into());
                 }
-                self.entries += entries.len() as u64;
+                self.batch.entries += entries.len() as u64;
                 if let Some(last) = entries.last() {
                     group.state.lock().batched_last = Some(last.header().index);
                 }
@@ -211,7 +178,7 @@ impl<'a, E: Engine> Gathering<'a, E> {
                     }
                     .encode();
                     let value = layout::seal(&key, content.chunk(chunk).to_vec());
-                    self.put(STATE, &key, &value);
+                    self.put(STATE, &key, value.into());
                     content.next_chunk += 1;
                     return Step::More;
                 }
@@ -276,7 +243,7 @@ impl<'a, E: Engine> Gathering<'a, E> {
 }
 
 /// Lets the commit marks that wait ride along; those ahead of their log wait for a later batch.
-pub(super) fn put_committed<E: Engine>(progress: &Progress, gathering: &mut Gathering<'_, E>) {
+pub(super) fn put_committed(progress: &Progress, gathering: &mut Gathering) {
     let waiting = std::mem::take(&mut *progress.committed.lock());
     let ahead: Vec<_> = waiting
         .into_iter()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use nsquorum_topic::GroupId;
 
-use super::batch::{Engine, Gathering, Step};
+use super::batch::{Gathering, Step};
 use super::{Change, Job, group_of};
 
 /// About how much of one group goes into a cycle before the next group has its turn.
@@ -64,7 +64,7 @@ impl Queues {
     }
 
     /// Fills a cycle.
-    pub(super) fn gather<E: Engine>(&mut self, gathering: &mut Gathering<'_, E>) {
+    pub(super) fn gather(&mut self, gathering: &mut Gathering) {
         while let Some(&group) = self.voting.front() {
             while gathering.bytes() < CYCLE_BYTES && self.groups.get(&group).is_some_and(|queue| queue.votes > 0) {
                 self.take_step(group, gathering);
@@ -93,7 +93,7 @@ impl Queues {
 
     /// Puts the group's first job, or the next part of it, into the batch. If that was its last one the caller takes the group out
     /// of the ring.
-    fn take_step<E: Engine>(&mut self, group: GroupId, gathering: &mut Gathering<'_, E>) {
+    fn take_step(&mut self, group: GroupId, gathering: &mut Gathering) {
         let Some(queue) = self.groups.get_mut(&group) else {
             return;
         };

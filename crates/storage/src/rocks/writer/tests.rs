@@ -9,6 +9,7 @@ use nsquorum_environment::SystemClock;
 use nsquorum_topic::{NodeId, Term};
 
 use super::super::layout::{self, LOG, STATE, StateKey};
+use super::batch::Write;
 use super::queues::{CYCLE_BYTES, SHARE_BYTES};
 use super::*;
 use crate::entry::EntryKind;
@@ -29,37 +30,23 @@ struct Gate {
 }
 
 impl Engine for Gate {
-    type Batch = (Vec<Written>, u64);
-
-    fn batch(&self) -> Self::Batch {
-        Default::default()
-    }
-
-    fn put(&self, batch: &mut Self::Batch, family: &'static str, key: &[u8], value: &[u8]) {
-        batch.1 += value.len() as u64;
-        match family {
-            LOG => {
-                let (group, index) = layout::parse_entry_key(key).unwrap();
-                batch.0.push(Written::Entry(group.get(), index.get()));
-            }
-            STATE => match StateKey::parse(key).unwrap() {
-                StateKey::Marker(_) => {}
-                key => batch.0.push(Written::State(key)),
-            },
-            _ => {}
+    fn write_synced(&self, batch: &Batch) -> Result<(), StorageError> {
+        let mut written = Vec::new();
+        for write in &batch.writes {
+            written.push(match write {
+                Write::Put(LOG, key, _) => {
+                    let (group, index) = layout::parse_entry_key(key.as_bytes()).unwrap();
+                    Written::Entry(group.get(), index.get())
+                }
+                Write::Put(STATE, key, _) => match StateKey::parse(key.as_bytes()).unwrap() {
+                    StateKey::Marker(_) => continue,
+                    key => Written::State(key),
+                },
+                Write::Put(..) => continue,
+                Write::Delete(..) | Write::DeleteRange(..) => Written::Deleted,
+            });
         }
-    }
-
-    fn delete(&self, batch: &mut Self::Batch, _: &'static str, _: &[u8]) {
-        batch.0.push(Written::Deleted);
-    }
-
-    fn delete_range(&self, batch: &mut Self::Batch, _: &'static str, _: &[u8], _: &[u8]) {
-        batch.0.push(Written::Deleted);
-    }
-
-    fn write_synced(&self, batch: Self::Batch) -> Result<(), StorageError> {
-        drop(self.shown.send(batch));
+        let _ = self.shown.send((written, batch.bytes));
         self.answers.recv().unwrap_or(Err(StorageError::Closed))
     }
 }
@@ -284,6 +271,30 @@ fn after_a_failed_sync_nothing_succeeds_and_the_hook_is_called_once() {
         })))))
         .unwrap();
     assert!(flushed.recv_timeout(DEADLINE).unwrap().is_err());
+}
+
+#[test]
+fn a_failed_flush_fails_the_store_with_its_own_error() {
+    let bench = Bench::new();
+    let unknown = StorageError::Io {
+        doing: "flush".into(),
+        reason: "counted".into(),
+    };
+    bench.inbox.send(Message::Failed(unknown)).unwrap();
+    assert_eq!(bench.batch(), []);
+    let cause = StorageError::NoSpace {
+        doing: "write".into(),
+        reason: "full".into(),
+    };
+    bench.answers.send(Err(cause)).unwrap();
+    let (sender, flushed) = mpsc::channel();
+    let flush: Completion = Box::new(move |result| {
+        let _ = sender.send(result);
+    });
+    bench.inbox.send(Message::Flush(Flush(Some(flush)))).unwrap();
+    let error = flushed.recv_timeout(DEADLINE).unwrap().unwrap_err();
+    assert_eq!(error.class(), crate::ErrorClass::NoSpace);
+    assert_eq!(bench.fatal.load(Ordering::SeqCst), 1);
 }
 
 #[test]
