@@ -51,18 +51,19 @@ pub async fn read_body(body: &mut Incoming, bytes_max: usize) -> Result<Bytes, B
     })
 }
 
-/// Reads and drops what is left of a body, within bounds.
-pub(crate) async fn drain(body: &mut Incoming) {
+/// Reads and drops what is left of a body, within bounds. Whether all of it was read: otherwise the connection cannot go on.
+pub(crate) async fn drain(body: &mut Incoming) -> bool {
     let drained = async {
         let mut left = DRAIN_BYTES_MAX;
-        while let Some(Ok(frame)) = body.frame().await {
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
             let length = frame.data_ref().map_or(0, Bytes::len);
             if length >= left {
-                break;
+                return false;
             }
             left -= length;
         }
+        true
     };
-    // Whether the client stopped sending in time or not, the refusal is what follows.
-    drop(tokio::time::timeout(DRAIN_TIME_MAX, drained).await);
+    tokio::time::timeout(DRAIN_TIME_MAX, drained).await.unwrap_or(false)
 }

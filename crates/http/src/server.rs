@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -86,8 +87,12 @@ async fn serve_connection<S: Service>(stream: TcpStream, service: Arc<S>, mut st
         let service = Arc::clone(&service);
         async move {
             let mut request = request;
-            let response = service.handle(&mut request).await;
-            drain(request.body_mut()).await;
+            let mut response = service.handle(&mut request).await;
+            if !drain(request.body_mut()).await {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, Infallible>(response)
         }
     });

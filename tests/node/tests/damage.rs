@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use nsquorum_client::{ClientError, Connection, Event, IdentifyOptions};
 use nsquorum_node_tests::{
-    BodyId, Disk, ExitReason, Node, NodeFlags, StartFailure, VerifyReport, count, seed, until, verify,
+    BodyId, Disk, ExitReason, Node, NodeFlags, StartFailure, VerifyReport, count, get, seed, until, verify,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -94,7 +94,7 @@ async fn read(data: &Path) -> Result<Result<Deliveries, ExitReason>> {
             let read = match read_channel(&node, topic, channel).await {
                 Ok(read) => Ok(read),
                 // A damaged topic is put aside, and the others go on.
-                Err(error) if error.code() == Some("E_SUB_FAILED") => Err(error.to_string()),
+                Err(error) if is_put_aside(&node, topic, &error).await => Err(error.to_string()),
                 Err(error) => match node.until_ended(END_DEADLINE).await? {
                     Some(exit) => return Ok(Err(exit)),
                     None => bail!("{topic} {channel}: {error}, and the node goes on:\n{}", node.log()),
@@ -107,17 +107,15 @@ async fn read(data: &Path) -> Result<Result<Deliveries, ExitReason>> {
     Ok(Ok(all))
 }
 
-/// The node's own error, if it is one.
-trait Code {
-    fn code(&self) -> Option<&str>;
-}
-
-impl Code for anyhow::Error {
-    fn code(&self) -> Option<&str> {
-        match self.downcast_ref() {
-            Some(ClientError::Server(error)) => Some(error.code()),
-            _ => None,
-        }
+/// The node says that it does not serve this topic.
+async fn is_put_aside(node: &Node, topic: &str, error: &anyhow::Error) -> bool {
+    if let Some(ClientError::Server(error)) = error.downcast_ref() {
+        return error.code() == "E_SUB_FAILED";
+    }
+    // Its consumers were told nothing: their connections ended with the topic.
+    match get(node.http(), &format!("/stats?format=json&topic={topic}")).await {
+        Ok(stats) => !stats.text.contains("\"topic_name\""),
+        Err(_) => false,
     }
 }
 

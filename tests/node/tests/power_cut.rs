@@ -5,8 +5,11 @@
     reason = "a test fails by panicking and says what it did"
 )]
 
+use std::time::{Duration, Instant};
+
+use nsquorum_client::{Connection, Event, IdentifyOptions};
 use nsquorum_faults::{Action, Call, Fault, Metadata, MountOptions};
-use nsquorum_node_tests::{Campaign, Disk, Ending, Load, NodeFlags, Rule, VerifyReport, count, seed};
+use nsquorum_node_tests::{Campaign, Disk, Ending, Load, Node, NodeFlags, Rule, VerifyReport, count, seed};
 
 /// How far logs are purged and covered by checkpoints, so that a reader sees that kills meet these, too.
 fn log_of(report: &VerifyReport) -> String {
@@ -107,4 +110,53 @@ async fn the_test_notices_a_missing_sync() {
     let violations = campaign.verdict().await.unwrap();
     let lost = violations.iter().any(|violation| violation.rule == Rule::NothingLost);
     assert!(lost, "syncs were left out and nobody missed a message: {violations:#?}");
+}
+
+/// The clock that deferrals are measured with starts again in each life. Had the first life's clock been late, by as much as
+/// the disk was slow when it started, then a second life whose clock is less late would deliver too early.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deferral_is_not_shortened_by_a_slow_start_and_a_kill() {
+    const DELAY: Duration = Duration::from_secs(3);
+    let (topic, channel) = ("orders".parse().unwrap(), "ledger".parse().unwrap());
+    let disk = Disk::faulty(MountOptions::default()).unwrap();
+    let flags = NodeFlags::default();
+    let node = Node::start(&disk.data(), &flags).await.unwrap();
+    node.create("orders", &["ledger"]).await.unwrap();
+    node.stop_cleanly().await.unwrap();
+
+    disk.faults()
+        .fail(Fault::every(Call::Fsync, Action::DelayMs(700)).on("*.log"))
+        .unwrap();
+    let mut node = Node::start(&disk.data(), &flags).await.unwrap();
+    let producer = Connection::connect(node.tcp(), IdentifyOptions::default())
+        .await
+        .unwrap()
+        .into_producer();
+    producer.publish(&topic, b"the topic has a leader").await.unwrap();
+    println!("DBG fired {:?}", disk.faults().stats().unwrap().fired);
+    disk.faults().clear().unwrap();
+    println!("DBG {:?} {:?}", node.listening_after(), disk.faults().stats().unwrap().fired);
+    let sent = Instant::now();
+    producer
+        .dpub(&topic, u64::try_from(DELAY.as_millis()).unwrap(), b"later")
+        .await
+        .unwrap();
+    node.kill().unwrap();
+    disk.power_cut().unwrap();
+
+    let node = Node::start(&disk.data(), &flags).await.unwrap();
+    let connection = Connection::connect(node.tcp(), IdentifyOptions::default())
+        .await
+        .unwrap();
+    let mut consumer = connection.subscribe(&topic, &channel, 10).await.unwrap();
+    for body in [&b"the topic has a leader"[..], b"later"] {
+        let Some(Event::Message(message)) = consumer.next().await.unwrap() else {
+            panic!("no message")
+        };
+        assert_eq!(message.body, body);
+        consumer.fin(message.id).unwrap();
+    }
+    let waited = sent.elapsed();
+    println!("DBG waited {waited:?}");
+    assert!(waited >= DELAY, "deferred by {DELAY:?}, it came after {waited:?}");
 }

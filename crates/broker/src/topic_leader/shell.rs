@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use nsquorum_consensus::{Cluster, TopicGroup, TopicLog};
+use nsquorum_consensus::{Cluster, TopicEvent, TopicGroup, TopicLog};
 use nsquorum_environment::{Environment, Monotonic};
 use nsquorum_protocol::TopicName;
 use nsquorum_storage::{EntryKind, SpaceState};
@@ -82,7 +83,10 @@ impl LeaderShell {
                 tokio::select! {
                     biased;
                     event = events.recv(), if events_open => match event {
-                        Some(event) => leader.event(event, self.now()),
+                        Some(event) => {
+                            let moment = self.moment_of(&event);
+                            leader.event(event, moment);
+                        }
                         None => events_open = false,
                     },
                     received = inbox.recv_many(&mut inputs, INPUTS_PER_STEP_MAX) => if received == 0 {
@@ -94,7 +98,8 @@ impl LeaderShell {
             }
             // Everything that is there by now belongs to the same step, and so to the same entry.
             while let Ok(event) = events.try_recv() {
-                leader.event(event, self.now());
+                let moment = self.moment_of(&event);
+                leader.event(event, moment);
             }
             while inputs.len() < INPUTS_PER_STEP_MAX
                 && let Ok(input) = inbox.try_recv()
@@ -153,6 +158,20 @@ impl LeaderShell {
                 tracing::warn!(topic = %name, %error, "a deleted topic is still listed; deleting it again helps");
             }
         }));
+    }
+
+    /// When an event counts as having happened. A leadership begins at the wall time that its LeaderStart carries, not when that is
+    /// applied: a log clock that began at the apply would lag by what the disk took, and the next leader's, which lags by less,
+    /// would release deferrals early.
+    fn moment_of(&self, event: &TopicEvent) -> Monotonic {
+        let now = self.now();
+        match event {
+            TopicEvent::LeaderStarted { state, .. } => {
+                let wall = self.environment.clock.wall().as_nanos();
+                now - Duration::from_nanos(wall.saturating_sub(state.time().get()))
+            }
+            _ => now,
+        }
     }
 
     fn now(&self) -> Monotonic {

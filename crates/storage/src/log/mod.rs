@@ -1,7 +1,7 @@
 //! The contract of a group's log and of the node's store that holds all of them.
 //!
 //! Entries are opaque: the database could be replaced by another store (a recycled segment log, say) without any change above.
-//! The memory and the RocksDB store pass the same conformance suite (`tests/conformance.rs`).
+//! The memory and the RocksDB store pass the same conformance suite (`tests/conformance`).
 //!
 //! ```text
 //!   last_purged          (on disk)             cached              last

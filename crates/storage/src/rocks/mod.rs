@@ -17,6 +17,7 @@ mod database;
 mod group;
 mod handle;
 pub(crate) mod layout;
+mod reading;
 mod store;
 
 mod writer;
