@@ -6,6 +6,7 @@
 //! - [`memory`]: the contract in memory, for tests and simulation.
 //! - [`rocks`]: the contract on RocksDB, with the writer.
 //! - [`directory`]: whose a data directory is and what lies in it.
+//! - [`inspect`]: reading and repairing the directory of a stopped node.
 //! - `janitor`: what happens beside the writer: slow deletion, watermarks, the mark of what is synced.
 
 pub mod directory;

@@ -190,8 +190,20 @@ fn history(steps: usize) -> impl Strategy<Value = Vec<(u64, Operation)>> {
     proptest::collection::vec((0..GROUPS, operation()), 1..steps)
 }
 
+/// `NSQUORUM_CASES` asks for more. A failing history is printed whole, shrunk.
+fn config(cases: u32) -> ProptestConfig {
+    let asked = std::env::var("NSQUORUM_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok());
+    ProptestConfig {
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        ..ProptestConfig::with_cases(asked.unwrap_or(cases))
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+    #![proptest_config(config(200))]
     #[test]
     fn memory_does_what_plain_maps_do(history in history(60)) {
         run::<Memory>(&history);
@@ -199,7 +211,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::with_cases(30) })]
+    #![proptest_config(config(30))]
     #[test]
     fn rocks_does_what_plain_maps_do(history in history(60)) {
         run::<Rocks>(&history);
