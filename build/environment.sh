@@ -70,5 +70,4 @@ build_release() {
     cargo build --locked --release -p nsquorum -p nsquorum-faults
     export NSQUORUM_BIN="$CARGO_TARGET_DIR/release/nsquorum"
     export NSQUORUM_FAULTFS="$CARGO_TARGET_DIR/release/nsquorum-faultfs"
-    export NSQUORUM_FAULTFS_BIN="$NSQUORUM_FAULTFS"
 }

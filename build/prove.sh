@@ -17,7 +17,7 @@ export NSQUORUM_SEED
 node_test() { cargo test --locked --release -p nsquorum-node-tests --test "$1" -- --nocapture --test-threads 1 "${@:2}"; }
 
 # Names of the lines, in the order in which they run: cheap ones first.
-lines=(check topic-histories leader-histories storage power-cut disk-errors damage disk-full memory restart interop invoices bench)
+lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart interop invoices bench)
 
 line_check() { ./dev check; }                                                                # acceptance 1 (part)
 line_interop() { tests/interop/run --count 100000; }                                         # acceptance 2
@@ -29,11 +29,12 @@ line_topic_histories() {                                                        
 line_leader_histories() {                                                                    # acceptance 4
     NSQUORUM_HISTORIES=20000 cargo test --locked --release -p nsquorum-broker --lib -- --nocapture
 }
-line_storage() { NSQUORUM_HISTORIES=2000 NSQUORUM_FLIPS=1000 cargo test --locked --release -p nsquorum-storage -- --nocapture; } # acceptance 5
+line_storage() { NSQUORUM_CASES=2000 NSQUORUM_FLIPS=1000 cargo test --locked --release -p nsquorum-storage -- --nocapture; } # acceptance 5
+line_power_steps() { NSQUORUM_FAILURES=100 cargo test --locked --release -p nsquorum-broker --test one_node -- --nocapture power_cut; } # acceptance 5
 line_disk_errors() { NSQUORUM_FAILURES=100 node_test disk_errors; }                          # acceptance 5
 line_damage() { NSQUORUM_FLIPS=1000 node_test damage; }                                      # acceptance 5
 line_bench() { build/bench.sh --runs 5 --json "$work/bench.json"; }                          # acceptance 6
-line_disk_full() { node_test disk_full; }                                                    # acceptance 7
+line_disk_full() { NSQUORUM_FULL_DISKS=20 node_test disk_full; }                                                 # acceptance 7
 line_memory() { NSQUORUM_BACKLOG=1000000 node_test memory; }                                 # acceptance 7
 line_restart() { node_test restart; }                                                        # acceptance 1, 7
 
@@ -49,8 +50,12 @@ for line in "${lines[@]}"; do
     [ -f "$work/$line.passed" ] && continue
     printf '== %s\n' "$line" >&2
     started=$(date +%s)
-    # `set -e` does not reach into a condition: the subshell is what makes the first failing command end the line.
-    if (set -e; "$function") >"$work/$line.log" 2>&1; then result=passed; else result=FAILED; fi
+    # Not as a condition: bash ignores `set -e` in there, and only a line's last command would count.
+    set +e
+    (set -e; "$function") >"$work/$line.log" 2>&1
+    status=$?
+    set -e
+    if [ "$status" = 0 ]; then result=passed; else result=FAILED; fi
     echo "$result in $(($(date +%s) - started)) s, seed $NSQUORUM_SEED" | tee "$work/$line.result" >&2
     [ "$result" = FAILED ] || touch "$work/$line.passed"
 done

@@ -12,16 +12,12 @@ pub fn nsquorum_program() -> Result<PathBuf> {
     find("nsquorum", "NSQUORUM_BIN", "cargo build -p nsquorum")
 }
 
-/// The file system that loses what was not synced: `$NSQUORUM_FAULTFS_BIN`, or what stands beside the running test.
+/// The file system that loses what was not synced: `$NSQUORUM_FAULTFS`, or what stands beside the running test.
 ///
 /// # Errors
 /// If there is none, with the command that builds it.
 pub fn faultfs_program() -> Result<PathBuf> {
-    find(
-        "nsquorum-faultfs",
-        "NSQUORUM_FAULTFS_BIN",
-        "cargo build -p nsquorum-faults",
-    )
+    find("nsquorum-faultfs", "NSQUORUM_FAULTFS", "cargo build -p nsquorum-faults")
 }
 
 fn find(name: &str, variable: &str, build: &str) -> Result<PathBuf> {
