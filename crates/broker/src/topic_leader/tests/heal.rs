@@ -107,7 +107,7 @@ impl History {
                 self.subscribe_to(name);
             }
             self.settle();
-            if self.is_drained() {
+            if self.is_drained() && self.nothing_is_held() {
                 return;
             }
             self.consume_everything();
@@ -125,6 +125,15 @@ impl History {
         self.group.state.channels().all(|channel| {
             channel.unfinished_below(end) == 0 || channel.name().is_ephemeral() && !self.is_served(channel.name())
         })
+    }
+
+    /// A late FIN of an earlier holder may have finished what its present holder has yet to answer.
+    fn nothing_is_held(&mut self) -> bool {
+        let stats = self.stats().expect("a leader answers");
+        stats
+            .channels
+            .iter()
+            .all(|channel| channel.in_flight_count == 0 || channel.name.is_ephemeral())
     }
 
     fn is_served(&self, name: &ChannelName) -> bool {
