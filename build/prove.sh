@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every acceptance line with its full count. Resumable: a line that has passed for this commit is not run again.
-# Writes report.md with each line's command, result, time, figures and seeds.
+# Every acceptance line with its full count. Resumable: a line that has passed is not run again while nothing that it runs has changed
+# (texts may change, and the example does not touch what other lines run). Writes a report with each line's command, result, time, figures and seeds.
 #
 #   ./dev prove                 all lines
 #   ./dev prove LINE...         these lines
@@ -9,12 +9,24 @@ set -euo pipefail
 
 commit="$(git rev-parse --short HEAD)"
 git diff --quiet HEAD -- || commit="$commit-dirty"
-work="$CARGO_TARGET_DIR/prove/$commit"
+work="$CARGO_TARGET_DIR/prove"
 mkdir -p "$work"
 : "${NSQUORUM_SEED:=$(date +%s)}"
 export NSQUORUM_SEED
 
 node_test() { cargo test --locked --release -p nsquorum-node-tests --test "$1" -- --nocapture --test-threads 1 "${@:2}"; }
+
+# Where a line's log and result are: the name says what it ran on.
+place() {
+    local inputs=(Cargo.toml Cargo.lock .cargo clippy.toml dev build/environment.sh build/rocksdb.sh build/bench.sh crates tests)
+    [ "$1" != invoices ] || inputs+=(examples)
+    local key
+    case "$commit" in
+        *-dirty) key="$commit" ;;
+        *) key="$(git ls-tree -r HEAD -- "${inputs[@]}" | sha256sum | cut -c1-12)" ;;
+    esac
+    echo "$work/$1-$key"
+}
 
 # Names of the lines, in the order in which they run: cheap ones first.
 lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart interop invoices bench)
@@ -33,7 +45,7 @@ line_storage() { NSQUORUM_CASES=2000 NSQUORUM_FLIPS=1000 cargo test --locked --r
 line_power_steps() { NSQUORUM_FAILURES=100 cargo test --locked --release -p nsquorum-broker --test one_node -- --nocapture power_cut; } # acceptance 5
 line_disk_errors() { NSQUORUM_FAILURES=100 node_test disk_errors; }                          # acceptance 5
 line_damage() { NSQUORUM_FLIPS=1000 node_test damage; }                                      # acceptance 5
-line_bench() { build/bench.sh --runs 5 --json "$work/bench.json"; }                          # acceptance 6
+line_bench() { build/bench.sh --runs 5 --json "$(place bench).json"; }                          # acceptance 6
 line_disk_full() { NSQUORUM_FULL_DISKS=20 node_test disk_full; }                                                 # acceptance 7
 line_memory() { NSQUORUM_BACKLOG=1000000 node_test memory; }                                 # acceptance 7
 line_restart() { node_test restart; }                                                        # acceptance 1, 7
@@ -42,36 +54,39 @@ if [ "${1:-}" = --list ]; then
     printf '%s\n' "${lines[@]}"
     exit 0
 fi
+all_lines=("${lines[@]}")
 [ $# = 0 ] || lines=("$@")
 
 for line in "${lines[@]}"; do
     function="line_${line//-/_}"
     declare -F "$function" >/dev/null || { echo "no line $line; see ./dev prove --list" >&2; exit 2; }
-    [ -f "$work/$line.passed" ] && continue
+    at="$(place "$line")"
+    [ -f "$at.passed" ] && continue
     printf '== %s\n' "$line" >&2
     started=$(date +%s)
     # Not as a condition: bash ignores `set -e` in there, and only a line's last command would count.
     set +e
-    (set -e; "$function") >"$work/$line.log" 2>&1
+    (set -e; "$function") >"$at.log" 2>&1
     status=$?
     set -e
     if [ "$status" = 0 ]; then result=passed; else result=FAILED; fi
-    echo "$result in $(($(date +%s) - started)) s, seed $NSQUORUM_SEED" | tee "$work/$line.result" >&2
-    [ "$result" = FAILED ] || touch "$work/$line.passed"
+    echo "$result in $(($(date +%s) - started)) s, seed $NSQUORUM_SEED, at $commit" | tee "$at.result" >&2
+    [ "$result" = FAILED ] || touch "$at.passed"
 done
 
 {
     echo "# Proof of $commit"
     echo
     echo "$(date -u +%FT%TZ), $(nproc) cores, $(uname -sr), $(sed -n 's/model name.*: //p' /proc/cpuinfo | head -n1)"
-    for log in "$work"/*.log; do
-        line="$(basename "$log" .log)"
-        printf '\n## %s: %s\n\n' "$line" "$(cat "$work/$line.result" 2>/dev/null || echo "interrupted")"
-        printf '    %s\n\n' "$(declare -f "line_${line//-/_}" 2>/dev/null | sed -n '3p' | sed 's/^ *//')"
+    for line in "${all_lines[@]}"; do
+        at="$(place "$line")"
+        printf '\n## %s: %s\n\n' "$line" "$(cat "$at.result" 2>/dev/null || echo "not run")"
+        printf '    %s\n\n' "$(declare -f "line_${line//-/_}" | sed -n '3p' | sed 's/^ *//')"
+        [ -f "$at.log" ] || continue
         # Figures, verdicts and closing lines; the whole log lies beside the report.
-        grep -E '^(figure:|seed|test result:|run [0-9]|[a-z-]+ +[0-9.]+k? )|target (met|MISSED)|[0-9]+ passed|agree|FAILED|panicked' "$log" |
+        grep -E '^(figure:|seed|test result:|run [0-9]|[a-z-]+ +[0-9.]+k? )|target (met|MISSED)|[0-9]+ passed|agree|FAILED|panicked' "$at.log" |
             grep -v '0 passed; 0 failed' | sed 's/^/    /' | tail -n 60 || true
     done
-} >"$work/report.md"
-echo "$work/report.md"
-! grep -l FAILED "$work"/*.result >/dev/null 2>&1
+} >"$work/report-$commit.md"
+echo "$work/report-$commit.md"
+for line in "${lines[@]}"; do [ -f "$(place "$line").passed" ] || exit 1; done

@@ -125,10 +125,12 @@ def exchange(options, folder, started):
 
     seen, last = -1, time.monotonic()
     while True:
+        # Asked first: what it has published is only complete if it had ended before its file was read.
+        has_ended = publisher.poll() is not None
         published, posted, filed = (
             check.numbers(folder / f"{name}.jsonl") for name in ("published", "ledger", "archive")
         )
-        if publisher.poll() is not None and published <= posted and published <= filed:
+        if has_ended and published <= posted and published <= filed:
             break
         progress = len(published) + len(posted) + len(filed)
         if progress > seen:
