@@ -13,6 +13,7 @@
 mod acceptance;
 pub mod batch;
 mod channel;
+mod cluster_id;
 mod deferral;
 mod digest;
 mod format;
@@ -28,6 +29,7 @@ pub use batch::{
     BatchBuilder, BatchHeader, BatchView, Event, LeaderStart, MessageView, NewMessage, Origin, RequeueCause,
 };
 pub use channel::{Channel, Exception};
+pub use cluster_id::ClusterId;
 pub use digest::Digest;
 pub use format::FormatError;
 pub use index_points::{INDEX_POINT_BYTES, IndexPoint};
@@ -35,4 +37,5 @@ pub use numbers::{
     Attempts, ChannelIncarnation, FeatureLevel, GroupId, LogIndex, LogTime, NodeId, NodeIncarnation, Seq, Term,
 };
 pub use range::SeqRange;
+pub use session::{SESSION_WINDOW, SESSIONS_MAX, SessionId, SessionVerdict};
 pub use state::{Accepted, Applied, Effect, EntryPosition, Impossible, TopicState, Usage};
