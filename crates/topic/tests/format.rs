@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use nsquorum_protocol::ChannelName;
 use nsquorum_topic::{
     Applied, Attempts, BatchBuilder, BatchView, ChannelIncarnation, EntryPosition, Event, FeatureLevel, FormatError,
-    LeaderStart, LogIndex, LogTime, NewMessage, NodeId, NodeIncarnation, Origin, RequeueCause, Seq, SeqRange, Term,
-    TopicState,
+    LeaderStart, LogIndex, LogTime, NewMessage, NodeId, NodeIncarnation, Origin, RequeueCause, Seq, SeqRange,
+    SessionId, Term, TopicState,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -50,6 +50,12 @@ fn every_event() -> Vec<Event> {
             not_before: None,
             cause: RequeueCause::Disconnect,
         },
+        Event::EndSession {
+            last: SessionId {
+                node: NodeId::new(3),
+                incarnation: NodeIncarnation::new(8),
+            },
+        },
     ]
 }
 
@@ -72,6 +78,15 @@ fn messages() -> Vec<NewMessage> {
         ..NewMessage::new(Bytes::new(), LogTime::new(1_000_000))
     };
     vec![plain, deferred, empty]
+}
+
+/// The same messages as another publish of the session.
+fn published_as(number: u64) -> Vec<NewMessage> {
+    let mut messages = messages();
+    for origin in messages.iter_mut().filter_map(|message| message.origin.as_mut()) {
+        origin.number = number;
+    }
+    messages
 }
 
 fn build(events: &[Event], messages: &[NewMessage]) -> Bytes {
@@ -212,7 +227,7 @@ fn a_damaged_body_is_noticed() {
 fn the_batch_format_is_pinned() {
     let expected = concat!(
         "01000100000000000500000000000000070000000000000040420f0000000000",
-        "030000000b000000de0000002a000000",
+        "030000000c000000f60000002a000000",
         "0c00000000000000",
         // CreateChannel, Delete, Empty, Pause, Unpause
         "01000000060000006c6564676572",
@@ -237,6 +252,9 @@ fn the_batch_format_is_pinned() {
         "0600000000000000",
         "01000200",
         "0000000000000000",
+        // EndSession
+        "0c00000010000000",
+        "03000000000000000800000000000000",
         // message table
         "050000004cbb719a0000000000000000",
         "0500000000000000",
@@ -319,14 +337,14 @@ fn rich_state() -> TopicState {
             Event::CreateChannel { name: name("a") },
             Event::CreateChannel { name: name("b") },
         ],
-        &messages(),
+        &published_as(990),
     );
     next(
         3,
         &[Event::PauseChannel {
             channel: ChannelIncarnation::new(2),
         }],
-        &messages(),
+        &published_as(992),
     );
     let requeue = Event::Requeue {
         channel,
@@ -344,8 +362,14 @@ fn rich_state() -> TopicState {
             },
             requeue,
             Event::PauseTopic,
+            Event::EndSession {
+                last: SessionId {
+                    node: NodeId::new(3),
+                    incarnation: NodeIncarnation::new(8),
+                },
+            },
         ],
-        &messages(),
+        &published_as(995),
     );
     state
 }
@@ -426,14 +450,25 @@ fn the_state_format_is_pinned() {
         "0700000000000000",
         "0200000000000000",
         "0500000000000000",
-        "00000000",
-        "00000000",
+        "01000000",
+        "0300000000000000",
+        "0900000000000000",
+        "df03000000000000",
+        "01000000",
+        "0000000000000000",
+        "00",
+        "0200",
+        "e003e003",
+        "e303e303",
+        "01000000",
+        "0300000000000000",
+        "0800000000000000",
     );
     assert_eq!(hex(&state.encode()), expected);
     assert_eq!(TopicState::decode(&state.encode()).unwrap(), state);
     assert_eq!(
         state.digest().to_string(),
-        "d41b759d3dfbc216bd4ea2152f336910f1b4f5b286ce0f7721b51f337c0a6a33"
+        "36f4d27726694acaae23be93c02d735e3ec2bbb187f69aa4a77409c895af9c7c"
     );
 }
 

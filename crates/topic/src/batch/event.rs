@@ -4,7 +4,7 @@ use bytes::BufMut;
 use nsquorum_protocol::ChannelName;
 
 use crate::format::{FormatError, Reader};
-use crate::{Attempts, ChannelIncarnation, LogTime, Seq, SeqRange};
+use crate::{Attempts, ChannelIncarnation, LogTime, NodeId, NodeIncarnation, Seq, SeqRange, SessionId};
 
 use super::EVENT_HEADER_BYTES;
 use super::extension::Fields;
@@ -68,6 +68,11 @@ pub enum Event {
         /// Why it comes back.
         cause: RequeueCause,
     },
+    /// A start of a node is over: the publish sessions of this start and of all earlier ones end.
+    EndSession {
+        /// The last session that ends.
+        last: SessionId,
+    },
 }
 
 /// Why a delivered message comes back to its channel.
@@ -93,6 +98,7 @@ mod kind {
     pub(super) const DELETE_TOPIC: u8 = 9;
     pub(super) const FINISH: u8 = 10;
     pub(super) const REQUEUE: u8 = 11;
+    pub(super) const END_SESSION: u8 = 12;
 }
 
 const RANGE_BYTES: usize = 16;
@@ -111,6 +117,7 @@ impl Event {
             Self::DeleteTopic => kind::DELETE_TOPIC,
             Self::Finish { .. } => kind::FINISH,
             Self::Requeue { .. } => kind::REQUEUE,
+            Self::EndSession { .. } => kind::END_SESSION,
         }
     }
 
@@ -124,6 +131,7 @@ impl Event {
             Self::PauseTopic | Self::UnpauseTopic | Self::EmptyTopic | Self::DeleteTopic => 0,
             Self::Finish { ranges, .. } => 8 + ranges.len() * RANGE_BYTES,
             Self::Requeue { .. } => 28,
+            Self::EndSession { .. } => 16,
         }
     }
 
@@ -173,6 +181,10 @@ impl Event {
                 out.put_u8(u8::from(not_before.is_some()));
                 out.put_u64_le(not_before.map_or(0, LogTime::get));
             }
+            Self::EndSession { last } => {
+                out.put_u64_le(last.node.get());
+                out.put_u64_le(last.incarnation.get());
+            }
         }
     }
 
@@ -217,6 +229,12 @@ impl Event {
                 ranges: read_ranges(content)?,
             },
             kind::REQUEUE => read_requeue(content)?,
+            kind::END_SESSION => Self::EndSession {
+                last: SessionId {
+                    node: NodeId::new(content.u64("session")?),
+                    incarnation: NodeIncarnation::new(content.u64("session")?),
+                },
+            },
             unknown => return Err(FormatError::EventKind(unknown)),
         })
     }

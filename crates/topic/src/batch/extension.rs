@@ -3,7 +3,7 @@
 use bytes::BufMut;
 
 use crate::format::{FormatError, Reader};
-use crate::{NodeId, NodeIncarnation};
+use crate::{NodeId, NodeIncarnation, SessionId};
 
 const TAG_ORIGIN: u16 = 1;
 const ORIGIN_BYTES: usize = 32;
@@ -12,7 +12,7 @@ pub(super) const BLOCK_HEADER_BYTES: usize = 4;
 
 /// The publish session that a message came through, and its place in it.
 ///
-/// In the format from the first version; apply gives it a meaning when sessions remember what they have seen.
+/// Neighbouring messages with the same origin are one publish: stored together or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
     /// Node whose router took the publish.
@@ -23,6 +23,16 @@ pub struct Origin {
     pub number: u64,
     /// The session's lowest unresolved number when the publish was sent.
     pub base: u64,
+}
+
+impl Origin {
+    /// The session.
+    pub const fn session(&self) -> SessionId {
+        SessionId {
+            node: self.node,
+            incarnation: self.incarnation,
+        }
+    }
 }
 
 /// The fields of a message.

@@ -56,6 +56,7 @@
 //!  10 Finish          u64 channel incarnation, then ranges of u64 first, u64 last (inclusive), at least one
 //!  11 Requeue         u64 channel incarnation, u64 number, u16 attempts made, u8 cause (0 REQ, 1 timeout, 2 disconnect),
 //!                     u8 1 if "not before" is set, u64 not before (log clock, 0 if not set)
+//!  12 EndSession      u64 node, u64 incarnation: the sessions of this start of the node and of all earlier ones end
 //! ```
 //!
 //! Extension fields (of messages, events and leader starts): `u16 tag, u32 length, value`, one after the other. Unknown

@@ -207,12 +207,57 @@ impl BatchView {
         Row::read(&mut Reader::new(&self.table()[at..at + MESSAGE_ROW_BYTES])).expect(CHECKED)
     }
 
+    /// Whether apply has to look at sessions at all.
+    pub(crate) fn has_origins(&self) -> bool {
+        self.layout.extension_bytes > 0
+    }
+
+    /// The publishes that came through a session, in order, once each.
+    pub fn origins(&self) -> impl Iterator<Item = Origin> + '_ {
+        let at = if self.has_origins() {
+            0
+        } else {
+            self.layout.header.count
+        };
+        Origins {
+            view: self,
+            at,
+            block: 0,
+        }
+    }
+
     /// The deferred messages and their delays in milliseconds; what apply needs, without touching a body.
     pub(crate) fn deferrals(&self) -> impl Iterator<Item = (Seq, u32)> + '_ {
         let first_seq = self.layout.header.first_seq;
         (0..self.layout.header.count)
             .map(move |i| (first_seq.plus(u64::from(i)), self.row(i).defer_ms))
             .filter(|(_, delay_ms)| *delay_ms > 0)
+    }
+}
+
+/// Iterator over the publishes of a batch that came through a session.
+struct Origins<'a> {
+    view: &'a BatchView,
+    at: u32,
+    /// The block of the message before: messages of one publish share one.
+    block: u32,
+}
+
+impl Iterator for Origins<'_> {
+    type Item = Origin;
+
+    fn next(&mut self) -> Option<Origin> {
+        while self.at < self.view.layout.header.count {
+            let block = self.view.row(self.at).extension;
+            self.at += 1;
+            if std::mem::replace(&mut self.block, block) != block && block != 0 {
+                let origin = self.view.fields(block).expect(CHECKED).origin;
+                if origin.is_some() {
+                    return origin;
+                }
+            }
+        }
+        None
     }
 }
 

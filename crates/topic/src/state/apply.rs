@@ -5,6 +5,7 @@ use nsquorum_protocol::ChannelName;
 use crate::acceptance::Acceptance;
 use crate::batch::{BatchHeader, BatchView, Event, LeaderStart};
 use crate::channel::Channel;
+use crate::session::{SessionVerdict, Sessions};
 use crate::{ChannelIncarnation, Seq, SeqRange};
 
 use super::{Accepted, Applied, Effect, EntryPosition, FEATURE_LEVEL, Impossible, TopicState};
@@ -41,7 +42,8 @@ impl TopicState {
         for event in batch.events() {
             self.check_event(&event)?;
         }
-        Ok(Applied::Accepted(self.accept(at, &header, batch)))
+        let sessions = self.sessions_after(batch)?;
+        Ok(Applied::Accepted(self.accept(at, &header, batch, sessions)))
     }
 
     /// Applies a leader start: the epoch of leases and sessions, and the base of the log clock. One that was appended
@@ -107,8 +109,43 @@ impl TopicState {
         }
     }
 
-    fn accept(&mut self, at: EntryPosition, header: &BatchHeader, batch: &BatchView) -> Accepted {
+    /// What the sessions remember after a batch; `None` if it says nothing about them.
+    fn sessions_after(&self, batch: &BatchView) -> Result<Option<Sessions>, Impossible> {
+        let ended = batch.events().filter_map(|event| match event {
+            Event::EndSession { last } => Some(last),
+            _ => None,
+        });
+        let mut after: Option<Sessions> = None;
+        for last in ended {
+            after.get_or_insert_with(|| self.sessions.clone()).end(last);
+        }
+        for origin in batch.origins() {
+            let sessions = after.get_or_insert_with(|| self.sessions.clone());
+            match sessions.verdict(&origin) {
+                SessionVerdict::New => sessions.record(&origin),
+                verdict => {
+                    return Err(Impossible::Session {
+                        session: origin.session(),
+                        number: origin.number,
+                        verdict,
+                    });
+                }
+            }
+        }
+        Ok(after)
+    }
+
+    fn accept(
+        &mut self,
+        at: EntryPosition,
+        header: &BatchHeader,
+        batch: &BatchView,
+        sessions: Option<Sessions>,
+    ) -> Accepted {
         self.applied = Some((at.index, at.term));
+        if let Some(sessions) = sessions {
+            self.sessions = sessions;
+        }
         self.time = self.time.max(header.time);
         let mut effects = Vec::new();
         for event in batch.events() {
@@ -185,6 +222,8 @@ impl TopicState {
             Event::UnpauseTopic => self.unpause_topic(effects),
             Event::EmptyTopic => self.empty_topic(effects),
             Event::DeleteTopic => self.delete_topic(effects),
+            // Folded in by `sessions_after`, before anything has changed.
+            Event::EndSession { .. } => {}
             Event::Finish { channel, ranges } => self.finish(channel, &ranges, effects),
             Event::Requeue {
                 channel,

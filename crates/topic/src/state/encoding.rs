@@ -40,7 +40,14 @@ const MAGIC: u32 = u32::from_le_bytes(*b"NSQt");
 const VERSION: u16 = 1;
 
 /// About how many bytes a state takes; meant for limits, so rather too high.
-pub(super) fn estimate(channels: usize, exceptions: usize, out_of_order: u64, deferred: usize, points: usize) -> u64 {
+pub(super) fn estimate(
+    channels: usize,
+    exceptions: usize,
+    out_of_order: u64,
+    deferred: usize,
+    points: usize,
+    (sessions, session_numbers): (usize, u64),
+) -> u64 {
     const FIXED: u64 = 160;
     const CHANNEL: u64 = 160;
     const EXCEPTION: u64 = 27;
@@ -48,12 +55,15 @@ pub(super) fn estimate(channels: usize, exceptions: usize, out_of_order: u64, de
     const OUT_OF_ORDER: u64 = 4;
     const DEFERRED: u64 = 16;
     const POINT: u64 = 24;
+    const SESSION: u64 = 28;
     FIXED
         + channels as u64 * CHANNEL
         + exceptions as u64 * EXCEPTION
         + out_of_order * OUT_OF_ORDER
         + deferred as u64 * DEFERRED
         + points as u64 * POINT
+        + sessions as u64 * SESSION
+        + session_numbers * OUT_OF_ORDER
 }
 
 impl TopicState {
@@ -184,7 +194,7 @@ impl TopicState {
                 .unreleased()
                 .all(|(seq, _)| seq < next_seq && seq >= self.readable_end())
             && self.points.iter().all(|point| point.next_seq < next_seq);
-        lines && channels && messages
+        lines && channels && messages && self.sessions.is_consistent()
     }
 }
 

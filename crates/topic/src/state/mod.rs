@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use nsquorum_protocol::ChannelName;
 
 use crate::acceptance::Cursor;
-use crate::batch::LeaderStart;
+use crate::batch::{LeaderStart, Origin};
 use crate::channel::Channel;
 use crate::deferral::Deferrals;
 use crate::digest::Digest;
 use crate::index_points::{IndexPoint, IndexPoints};
-use crate::session::Sessions;
+use crate::session::{SessionId, SessionVerdict, Sessions};
 use crate::{ChannelIncarnation, FeatureLevel, LogIndex, LogTime, Seq, Term};
 
 pub use outcome::{Accepted, Applied, Effect, EntryPosition, Impossible, Usage};
@@ -172,6 +172,17 @@ impl TopicState {
         }
     }
 
+    /// What is known about a publish that came through a session. A leader asks before it proposes one: apply refuses a
+    /// batch whose publishes are not all [`SessionVerdict::New`].
+    pub fn session_verdict(&self, origin: &Origin) -> SessionVerdict {
+        self.sessions.verdict(origin)
+    }
+
+    /// The publish sessions that have not ended.
+    pub fn sessions(&self) -> impl DoubleEndedIterator<Item = SessionId> + '_ {
+        self.sessions.open()
+    }
+
     /// When a released deferred message falls due; `None` if it is due, or never was deferred.
     pub fn due_of(&self, seq: Seq) -> Option<LogTime> {
         self.deferrals.due_of(seq)
@@ -228,6 +239,7 @@ impl TopicState {
                 out_of_order,
                 deferred,
                 self.points.len(),
+                self.sessions.usage(),
             ),
         }
     }

@@ -4,7 +4,9 @@ use nsquorum_protocol::ChannelName;
 use thiserror::Error;
 
 use crate::acceptance::VoidReason;
-use crate::{Attempts, ChannelIncarnation, FeatureLevel, LogIndex, LogTime, Seq, SeqRange, Term};
+use crate::{
+    Attempts, ChannelIncarnation, FeatureLevel, LogIndex, LogTime, Seq, SeqRange, SessionId, SessionVerdict, Term,
+};
 
 /// Where an entry stands in the group's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,6 +174,16 @@ pub enum Impossible {
         range: SeqRange,
         /// The next number.
         next_seq: Seq,
+    },
+    /// The batch stores a publish again, or one whose session has ended, or one out of bounds.
+    #[error("publish {number} of session {session} cannot be stored: {verdict:?}")]
+    Session {
+        /// The session.
+        session: SessionId,
+        /// Number of the publish.
+        number: u64,
+        /// What the state knows about it.
+        verdict: SessionVerdict,
     },
     /// A message came back that does not exist.
     #[error("{seq} came back, but {next_seq} is next")]

@@ -42,6 +42,7 @@ fn message(dice: &mut Dice, naive: &Naive, serial: &mut u64) -> NaiveMessage {
         },
         defer_ms: if dice.one_in(4) { dice.below(2_000) as u32 } else { 0 },
         published_at: (naive.time + dice.below(1_000_000)).saturating_sub(500_000),
+        origin: None,
     }
 }
 

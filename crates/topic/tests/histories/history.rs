@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use nsquorum_topic::{
     Applied, BatchBuilder, BatchView, EntryPosition, FeatureLevel, LeaderStart, LogIndex, LogTime, NewMessage, NodeId,
-    NodeIncarnation, Origin, Seq, Term, TopicState,
+    NodeIncarnation, Seq, Term, TopicState,
 };
 
 use super::compare;
 use super::content::Content;
 use super::dice::Dice;
 use super::naive::{Naive, NaiveBatch, NaiveMessage};
+use super::routers::Routers;
 
 /// Room that a storage format would ask for.
 const ROOM: usize = 48;
@@ -41,6 +42,8 @@ pub(crate) struct Census {
     pub(crate) deferred: u64,
     pub(crate) requeued: u64,
     pub(crate) pruned_points: u64,
+    pub(crate) sent_again: u64,
+    pub(crate) sessions_ended: u64,
 }
 
 pub(crate) struct History {
@@ -60,6 +63,7 @@ pub(crate) struct History {
     again: VecDeque<Content>,
     /// Something was refused or void: nothing is proposed until all that is in flight has settled.
     is_disturbed: bool,
+    routers: Routers,
     census: Census,
 }
 
@@ -81,6 +85,7 @@ impl History {
             in_flight: VecDeque::new(),
             again: VecDeque::new(),
             is_disturbed: false,
+            routers: Routers::default(),
             census: Census::default(),
         };
         history.change_term();
@@ -91,6 +96,7 @@ impl History {
         history.check_all();
         history.restart();
         history.census.deleted = u64::from(history.naive.is_deleted);
+        history.census.sessions_ended = history.naive.ended.len() as u64;
         history.census
     }
 
@@ -116,10 +122,23 @@ impl History {
         if self.is_disturbed || self.in_flight.len() >= 6 {
             return;
         }
-        let content = match self.again.pop_front() {
-            Some(content) => content,
-            None => Content::random(&mut self.dice, &self.naive, &mut self.serial),
+        let again = if self.dice.one_in(8) {
+            self.again.pop_back()
+        } else {
+            self.again.pop_front()
         };
+        let mut content = again.unwrap_or_else(|| {
+            let mut content = Content::random(&mut self.dice, &self.naive, &mut self.serial);
+            self.routers.number(&mut self.dice, &mut content);
+            content
+        });
+        let under_way: Vec<&Content> = self.in_flight.iter().map(|(_, content)| content).collect();
+        self.census.sent_again += self
+            .routers
+            .keep_new(&mut content, &under_way, &self.state, &self.naive);
+        if content.messages.is_empty() && content.events.is_empty() {
+            return;
+        }
         self.tick();
         let batch = NaiveBatch {
             term: self.term,
@@ -146,8 +165,22 @@ impl History {
             self.disturb(content);
         } else if !self.append_batch(&batch) {
             self.disturb(content);
+        } else {
+            self.answer(content);
         }
         true
+    }
+
+    /// The answer reaches its router, or is lost and the publish is sent again.
+    fn answer(&mut self, content: Content) {
+        if !self.dice.one_in(6) {
+            self.routers.answered(&content);
+        } else if !self.naive.is_deleted {
+            self.again.push_back(Content {
+                events: Vec::new(),
+                messages: content.messages,
+            });
+        }
     }
 
     fn disturb(&mut self, content: Content) {
@@ -164,6 +197,11 @@ impl History {
             match self.dice.below(3) {
                 0 => {
                     self.append_batch(&batch);
+                    // Nobody is left to answer.
+                    self.again.push_back(Content {
+                        events: Vec::new(),
+                        messages: content.messages,
+                    });
                 }
                 1 => was_appended_late.push(batch),
                 _ => self.again.push_back(content),
@@ -295,16 +333,10 @@ fn encode(batch: &NaiveBatch) -> Bytes {
 }
 
 fn new_message(message: &NaiveMessage) -> NewMessage {
-    let origin = message.body.len().is_multiple_of(3).then(|| Origin {
-        node: NodeId::new(1),
-        incarnation: NodeIncarnation::new(2),
-        number: message.body.len() as u64,
-        base: 0,
-    });
     let plain = NewMessage::new(message.body.clone(), LogTime::new(message.published_at));
     NewMessage {
         defer_ms: message.defer_ms,
-        origin,
+        origin: message.origin,
         ..plain
     }
 }

@@ -11,6 +11,7 @@ mod content;
 mod dice;
 mod history;
 mod naive;
+mod routers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -67,6 +68,8 @@ impl Census {
         self.deferred += other.deferred;
         self.requeued += other.requeued;
         self.pruned_points += other.pruned_points;
+        self.sent_again += other.sent_again;
+        self.sessions_ended += other.sessions_ended;
     }
 
     /// Agreement proves little about what the histories do not contain.
@@ -80,5 +83,7 @@ impl Census {
         assert!(self.deferred > histories, "deferred messages: {self:?}");
         assert!(self.requeued > histories, "requeued messages: {self:?}");
         assert!(self.pruned_points > histories / 10, "pruned points: {self:?}");
+        assert!(self.sent_again > histories, "publishes sent again: {self:?}");
+        assert!(self.sessions_ended > histories / 10, "ended sessions: {self:?}");
     }
 }

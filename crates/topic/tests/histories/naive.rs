@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use nsquorum_protocol::ChannelName;
 use nsquorum_topic::{
-    Accepted, Applied, Attempts, ChannelIncarnation, Effect, Event, LogTime, RequeueCause, Seq, Term, VoidReason,
+    Accepted, Applied, Attempts, ChannelIncarnation, Effect, Event, LogTime, Origin, RequeueCause, Seq, SessionId,
+    SessionVerdict, Term, VoidReason,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,7 @@ pub(crate) struct NaiveMessage {
     pub(crate) body: Bytes,
     pub(crate) defer_ms: u32,
     pub(crate) published_at: u64,
+    pub(crate) origin: Option<Origin>,
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +58,11 @@ pub(crate) struct Naive {
     pub(crate) time: u64,
     pub(crate) due: BTreeMap<u64, u64>,
     pub(crate) voided: u64,
+    /// Every publish that was ever stored.
+    pub(crate) published: BTreeSet<(SessionId, u64)>,
+    /// What routers have said that they do not ask for any more.
+    pub(crate) resolved_below: BTreeMap<SessionId, u64>,
+    pub(crate) ended: BTreeSet<SessionId>,
 }
 
 impl Naive {
@@ -71,6 +78,46 @@ impl Naive {
             time: 0,
             due: BTreeMap::new(),
             voided: 0,
+            published: BTreeSet::new(),
+            resolved_below: BTreeMap::new(),
+            ended: BTreeSet::new(),
+        }
+    }
+
+    /// What a session must know about a publish.
+    pub(crate) fn verdict(&self, origin: &Origin) -> SessionVerdict {
+        let session = origin.session();
+        let is_ended = self
+            .ended
+            .iter()
+            .any(|last| last.node == session.node && last.incarnation >= session.incarnation);
+        if is_ended {
+            SessionVerdict::Ended
+        } else if self.published.contains(&(session, origin.number))
+            || origin.number < origin.base
+            || self
+                .resolved_below
+                .get(&session)
+                .is_some_and(|base| origin.number < *base)
+        {
+            SessionVerdict::Stored
+        } else {
+            SessionVerdict::New
+        }
+    }
+
+    fn publish(&mut self, messages: &[NaiveMessage]) {
+        let mut last = None;
+        for origin in messages.iter().map(|message| message.origin) {
+            if let Some(origin) = origin.filter(|origin| last != Some(*origin)) {
+                assert!(
+                    self.published.insert((origin.session(), origin.number)),
+                    "{origin:?} is stored twice"
+                );
+                let base = self.resolved_below.entry(origin.session()).or_default();
+                *base = origin.base.max(*base);
+            }
+            last = origin;
         }
     }
 
@@ -124,6 +171,7 @@ impl Naive {
         for event in &batch.events {
             self.event(event, &mut effects);
         }
+        self.publish(&batch.messages);
         for message in &batch.messages {
             self.queue.push((self.next_seq(), message.defer_ms));
             self.stored.push(message.clone());
@@ -229,6 +277,7 @@ impl Naive {
                     next_seq: Seq::new(next_seq),
                 });
             }
+            Event::EndSession { last } => _ = self.ended.insert(*last),
             Event::Finish { channel, ranges } => {
                 let Some(found) = self.channels.get_mut(&channel.get()) else {
                     return;
