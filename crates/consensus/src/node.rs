@@ -2,18 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nsquorum_environment::Environment;
+use nsquorum_links::{Links, Service};
 use nsquorum_protocol::TopicName;
 use nsquorum_storage::{GroupLog, NodeStore};
-use nsquorum_topic::{GroupId, NodeId, NodeIncarnation, Seq};
+use nsquorum_topic::{GroupId, LogIndex, NodeId, NodeIncarnation, Seq};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::elections::{Elections, QuorumClock};
 use crate::error::{ConsensusError, Refusal};
-use crate::group::{BoxFuture, GroupContext, RunningGroup, TopicHost, TopicMachine, open_metadata, open_topic};
-use crate::metadata::{MetadataBatch, MetadataCommand, MetadataMachine, MetadataState, TopicRecord};
-use crate::raft::CheckpointBudget;
+use crate::group::{
+    BoxFuture, GroupContext, PeerContext, RunningGroup, TopicHost, TopicMachine, open_metadata, open_topic,
+};
+use crate::hand_over::hand_over_all;
+use crate::locations::{LeaderLocation, LeaderLocations};
+use crate::metadata::{
+    Asking, Commands, Elsewhere, MetadataBatch, MetadataCommand, MetadataMachine, MetadataState, NodeDescription,
+    TopicRecord,
+};
+use crate::peers::{CommandCalls, NodeReceiver, Ports, RaftReceiver};
+use crate::raft::{Calls, CheckpointBudget, Peers};
 
 /// Groups that are opened at the same time; each reads its checkpoint and tail.
 const OPENING_GROUPS_MAX: usize = 16;
@@ -21,6 +32,10 @@ const OPENING_GROUPS_MAX: usize = 16;
 const COMMANDS_PER_ENTRY_MAX: usize = 256;
 /// Metadata commands that wait in the inbox; beyond it their callers wait.
 const COMMANDS_WAITING_MAX: usize = 4096;
+/// How long one entry of commands may take until its outcome counts as unknown.
+const PROPOSAL_MAX: Duration = Duration::from_millis(900);
+/// Snapshots that this node sends at the same time, over all groups and peers.
+const SNAPSHOTS_UNDER_WAY_MAX: usize = 4;
 
 /// Which node this is, and its how-manieth life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,67 +71,208 @@ pub trait Cluster: Send + Sync {
         last_seq: Seq,
     ) -> BoxFuture<'static, Result<(), ConsensusError>>;
 
+    /// This node.
+    fn identity(&self) -> NodeIdentity;
+
+    /// Where a group's leader is, as far as this node knows, and changes of it: `None` until somebody leads. Known on every node, replica
+    /// of the group or not. Terms only rise; the channel ends when the group is deleted.
+    fn leader(&self, group: GroupId) -> watch::Receiver<Option<LeaderLocation>>;
+
     /// The metadata as applied here.
     fn metadata(&self) -> watch::Receiver<Arc<MetadataState>>;
 }
 
-struct Waiting {
-    command: MetadataCommand,
-    answer: oneshot::Sender<Result<(), ConsensusError>>,
+/// What a node of several needs beside its own options.
+pub struct ClusterPeers {
+    /// The links to the other nodes. They must not have started: the receivers of [`Service::Raft`] and [`Service::Node`] are
+    /// registered here.
+    pub links: Arc<dyn Links>,
+    /// All storage nodes, this one included; the same on every node.
+    pub members: BTreeSet<NodeId>,
 }
 
-/// The groups of a node that is alone.
-pub struct ClusterOfOne {
+/// The groups of this node.
+pub struct ClusterNode {
+    identity: NodeIdentity,
+    locations: LeaderLocations,
     metadata: watch::Receiver<Arc<MetadataState>>,
-    commands: mpsc::Sender<Waiting>,
+    commands: Commands,
     stop: watch::Sender<bool>,
     stopped: watch::Receiver<bool>,
 }
 
-impl ClusterOfOne {
-    /// Opens the metadata group, recovers it, and starts every topic's group in the background; `host` hears of each that runs.
+impl ClusterNode {
+    /// Starts a cluster of one. Opens the metadata group, recovers it, and starts every topic's group in the background; `host` hears of
+    /// each that runs. The metadata is complete when this returns.
+    ///
+    /// # Errors
+    /// If the metadata group cannot be opened.
     pub async fn start<S: NodeStore>(
         options: ConsensusOptions<S>,
         host: Arc<dyn TopicHost>,
     ) -> Result<Self, ConsensusError> {
-        let context = GroupContext {
-            store: options.store,
-            environment: options.environment,
-            identity: options.identity,
-            checkpoints: CheckpointBudget::new(options.checkpoint_bytes),
-            config: GroupContext::<S>::raft_config(),
+        let cluster = Self::open(options, None, host).await?;
+        cluster.ready().await?;
+        Ok(cluster)
+    }
+
+    /// Starts this node of a cluster of several. Start the links when this has returned. The groups that this node knows of run then, and
+    /// serve as soon as a majority of the nodes does; [`ClusterNode::ready`] waits for that.
+    ///
+    /// # Errors
+    /// If the metadata group cannot be opened.
+    ///
+    /// # Panics
+    /// If the links belong to another node than `options` names, that node is not a member, or the links have started.
+    pub async fn join<S: NodeStore>(
+        options: ConsensusOptions<S>,
+        peers: ClusterPeers,
+        host: Arc<dyn TopicHost>,
+    ) -> Result<Self, ConsensusError> {
+        let local = peers.links.local();
+        assert!(
+            (local.node, local.incarnation) == (options.identity.node, options.identity.incarnation),
+            "the links are those of this node"
+        );
+        assert!(peers.members.contains(&local.node), "this node is a member");
+        Self::open(options, Some(peers), host).await
+    }
+
+    async fn open<S: NodeStore>(
+        options: ConsensusOptions<S>,
+        peers: Option<ClusterPeers>,
+        host: Arc<dyn TopicHost>,
+    ) -> Result<Self, ConsensusError> {
+        let environment = options.environment;
+        let me = options.identity.node;
+        let members = match &peers {
+            Some(peers) => peers.members.iter().copied().collect(),
+            None => vec![me],
         };
+        let clock = Arc::clone(&environment.clock);
+        let quorum = QuorumClock::new(clock, me, members.iter().copied());
+        let locations = LeaderLocations::default();
+        let ports = Ports::default();
         let (published, metadata) = watch::channel(Arc::new(MetadataState::default()));
-        let group = Arc::new(open_metadata(&context, MetadataMachine::new(published)).await?);
-        // Leading is not enough: a write of the new term has to be applied before the state is known to be complete.
-        let (commands, waiting) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let (applied_sender, applied) = watch::channel(LogIndex::default());
+        let (here, asked) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let (elected_sender, elected) = mpsc::unbounded_channel();
         let (stop, stop_signal) = watch::channel(false);
         let (stopped_sender, stopped) = watch::channel(false);
-        let spawn = Arc::clone(&context.environment.spawn);
-        spawn.spawn(Box::pin(propose_commands(Arc::clone(&group), waiting)));
-        let cluster = Self {
-            metadata: metadata.clone(),
-            commands,
-            stop,
-            stopped,
+        let calls = peers.as_ref().map(|peers| Calls::new(Arc::clone(&peers.links)));
+        let command_calls = Arc::new(CommandCalls::new(options.identity.incarnation.get()));
+        let context = GroupContext {
+            store: options.store,
+            environment: environment.clone(),
+            identity: options.identity,
+            locations: locations.clone(),
+            checkpoints: CheckpointBudget::new(options.checkpoint_bytes),
+            members,
+            ports: ports.clone(),
+            quorum: Arc::clone(&quorum),
+            peers: peers.as_ref().zip(calls.as_ref()).map(|(peers, calls)| PeerContext {
+                links: Arc::clone(&peers.links),
+                network: Peers {
+                    calls: Arc::clone(calls),
+                    snapshots: Arc::new(Semaphore::new(SNAPSHOTS_UNDER_WAY_MAX)),
+                },
+                elected: elected_sender,
+            }),
+            config: GroupContext::<S>::raft_config(),
         };
-        cluster.command(MetadataCommand::Barrier).await?;
+        let group = Arc::new(open_metadata(&context, MetadataMachine::new(published, applied_sender)).await?);
+        let spawn = Arc::clone(&environment.spawn);
+        spawn.spawn(Box::pin(propose_commands(Arc::clone(&group), asked)));
+        let elections_stop = watch::channel(false);
+        if let (Some(peers), Some(calls)) = (&peers, &calls) {
+            let links = &peers.links;
+            links.register(
+                Service::Raft,
+                Arc::new(RaftReceiver {
+                    links: Arc::clone(links),
+                    environment: environment.clone(),
+                    calls: Arc::clone(calls),
+                    ports: ports.clone(),
+                }),
+            );
+            links.register(
+                Service::Node,
+                Arc::new(NodeReceiver {
+                    links: Arc::clone(links),
+                    environment: environment.clone(),
+                    ports: ports.clone(),
+                    locations: locations.clone(),
+                    quorum: Arc::clone(&quorum),
+                    command_calls: Arc::clone(&command_calls),
+                    commands: here.clone(),
+                }),
+            );
+            let elections = Elections::new(
+                Arc::clone(links),
+                environment,
+                ports,
+                Arc::clone(calls),
+                quorum,
+                elected,
+            );
+            spawn.spawn(Box::pin(elections.run(elections_stop.1)));
+        }
+        let commands = Commands {
+            me,
+            here,
+            elsewhere: peers.map(|peers| Elsewhere {
+                links: peers.links,
+                calls: command_calls,
+            }),
+            locations: locations.clone(),
+            applied,
+        };
+        let identity = context.identity;
         let groups = Groups {
             context,
             host,
-            metadata,
+            metadata: metadata.clone(),
             metadata_group: group,
-            commands: cluster.commands.clone(),
+            commands: commands.clone(),
+            elections_stop: elections_stop.0,
             running: BTreeMap::new(),
             opening: JoinSet::new(),
             permits: Arc::new(Semaphore::new(OPENING_GROUPS_MAX)),
             burying: BTreeSet::new(),
         };
         spawn.spawn(Box::pin(groups.run(stop_signal, stopped_sender)));
-        Ok(cluster)
+        Ok(Self {
+            identity,
+            locations,
+            metadata,
+            commands,
+            stop,
+            stopped,
+        })
     }
 
-    /// Stops every group. What was acknowledged is on disk already.
+    /// Resolves when everything that was ever committed to the metadata is applied here: leading is not enough, a command of the
+    /// current term has to be applied. Waits for a majority for as long as it takes.
+    ///
+    /// # Errors
+    /// If the node is stopping.
+    pub async fn ready(&self) -> Result<(), ConsensusError> {
+        self.commands.clone().until_applied(MetadataCommand::Barrier).await
+    }
+
+    /// Lets every node know how clients reach this one. Resolves when that is applied here; waits for a majority as long as it takes, so this says
+    /// as much as [`ClusterNode::ready`].
+    ///
+    /// # Errors
+    /// When the node is stopping.
+    pub async fn announce(&self, description: NodeDescription) -> Result<(), ConsensusError> {
+        let node = self.identity.node.get();
+        let command = MetadataCommand::AnnounceNode { node, description };
+        self.commands.clone().until_applied(command).await
+    }
+
+    /// Hands every leadership over (for at most two seconds), then stops every group. What was acknowledged is on disk already. The links
+    /// must go on until this returns.
     pub async fn stop(&self) {
         self.stop.send_replace(true);
         let mut stopped = self.stopped.clone();
@@ -125,25 +281,11 @@ impl ClusterOfOne {
     }
 
     fn command(&self, command: MetadataCommand) -> BoxFuture<'static, Result<(), ConsensusError>> {
-        command_to(self.commands.clone(), command)
+        Box::pin(self.commands.clone().submit(command))
     }
 }
 
-fn command_to(
-    commands: mpsc::Sender<Waiting>,
-    command: MetadataCommand,
-) -> BoxFuture<'static, Result<(), ConsensusError>> {
-    Box::pin(async move {
-        let (answer, answered) = oneshot::channel();
-        commands
-            .send(Waiting { command, answer })
-            .await
-            .map_err(|_| ConsensusError::Stopped)?;
-        answered.await.unwrap_or(Err(ConsensusError::Stopped))
-    })
-}
-
-impl Cluster for ClusterOfOne {
+impl Cluster for ClusterNode {
     fn create_topic(&self, name: TopicName) -> BoxFuture<'static, Result<(), ConsensusError>> {
         self.command(MetadataCommand::CreateTopic {
             name: name.as_str().to_owned(),
@@ -163,6 +305,14 @@ impl Cluster for ClusterOfOne {
         })
     }
 
+    fn identity(&self) -> NodeIdentity {
+        self.identity
+    }
+
+    fn leader(&self, group: GroupId) -> watch::Receiver<Option<LeaderLocation>> {
+        self.locations.watch(group)
+    }
+
     fn metadata(&self) -> watch::Receiver<Arc<MetadataState>> {
         self.metadata.clone()
     }
@@ -171,15 +321,21 @@ impl Cluster for ClusterOfOne {
 /// Gathers what waits into one entry, waits until it is applied, answers, and goes on.
 async fn propose_commands<L: GroupLog>(
     group: Arc<RunningGroup<L, MetadataMachine>>,
-    mut waiting: mpsc::Receiver<Waiting>,
+    mut waiting: mpsc::Receiver<Asking>,
 ) {
     let mut gathered = Vec::new();
     while waiting.recv_many(&mut gathered, COMMANDS_PER_ENTRY_MAX).await > 0 {
-        let (commands, answers): (Vec<_>, Vec<_>) = gathered
-            .drain(..)
-            .map(|waiting| (waiting.command, waiting.answer))
-            .unzip();
-        let result = propose_batch(&group, &commands).await;
+        // Whoever gave up in the meantime asks again, if at all.
+        gathered.retain(|asking: &Asking| !asking.answer.is_closed());
+        let (commands, answers): (Vec<_>, Vec<_>) =
+            gathered.drain(..).map(|asking| (asking.command, asking.answer)).unzip();
+        if commands.is_empty() {
+            continue;
+        }
+        // Openraft does not answer on a leader that was cut off: the outcome is unknown then, and the commands go again.
+        let result = tokio::time::timeout(PROPOSAL_MAX, propose_batch(&group, commands))
+            .await
+            .unwrap_or(Err(ConsensusError::NoLeader));
         for answer in answers {
             // Whoever asked may have given up.
             drop(answer.send(result.clone()));
@@ -189,23 +345,22 @@ async fn propose_commands<L: GroupLog>(
 
 async fn propose_batch<L: GroupLog>(
     group: &RunningGroup<L, MetadataMachine>,
-    commands: &[MetadataCommand],
-) -> Result<(), ConsensusError> {
-    loop {
-        let term = group.wait_until_leading().await?;
-        let (sender, outcome) = oneshot::channel();
-        let proposal = MetadataBatch::new(commands.to_vec()).into_proposal();
-        group
-            .propose(term, proposal, move |result| _ = sender.send(result))
-            .await;
-        match outcome.await.unwrap_or(Err(Refusal::Stopped)) {
-            Ok(()) => return Ok(()),
-            // Refused means not appended: the same commands may go again.
-            Err(Refusal::LeaseExpired) => tokio::task::yield_now().await,
-            Err(Refusal::NotLeader) => return Err(ConsensusError::NoLeader),
-            Err(Refusal::Stopped) => return Err(ConsensusError::Stopped),
-        }
-    }
+    commands: Vec<MetadataCommand>,
+) -> Result<LogIndex, ConsensusError> {
+    let term = group.leading_term().ok_or(ConsensusError::NoLeader)?;
+    let (sender, outcome) = oneshot::channel();
+    let proposal = MetadataBatch::new(commands).into_proposal();
+    group
+        .propose(term, proposal, move |result| _ = sender.send(result))
+        .await;
+    outcome
+        .await
+        .unwrap_or(Err(Refusal::Stopped))
+        .map_err(|refusal| match refusal {
+            // Not appended: whoever asked tries again.
+            Refusal::LeaseExpired | Refusal::NotLeader => ConsensusError::NoLeader,
+            Refusal::Stopped => ConsensusError::Stopped,
+        })
 }
 
 struct Running<L: GroupLog> {
@@ -225,7 +380,8 @@ struct Groups<S: NodeStore> {
     host: Arc<dyn TopicHost>,
     metadata: watch::Receiver<Arc<MetadataState>>,
     metadata_group: Arc<RunningGroup<S::Log, MetadataMachine>>,
-    commands: mpsc::Sender<Waiting>,
+    commands: Commands,
+    elections_stop: watch::Sender<bool>,
     running: BTreeMap<GroupId, Running<S::Log>>,
     opening: JoinSet<Opened<S::Log>>,
     permits: Arc<Semaphore>,
@@ -255,6 +411,9 @@ impl<S: NodeStore> Groups<S> {
             }
         }
         self.opening.shutdown().await;
+        // While heartbeats go on, so that nobody campaigns against a leader that is just handing over.
+        hand_over_all(&self.context.ports, &self.context.quorum, self.context.identity.node).await;
+        self.elections_stop.send_replace(true);
         for running in self.running.into_values() {
             if let Some(group) = running.group {
                 group.stop().await;
@@ -267,11 +426,14 @@ impl<S: NodeStore> Groups<S> {
     async fn follow_metadata(&mut self) {
         let state = Arc::clone(&self.metadata.borrow_and_update());
         for (name, record) in state.topics() {
-            if !self.running.contains_key(&record.group) {
-                self.open(name, record);
+            let is_mine = record.replicas.contains(&self.context.identity.node);
+            if is_mine && !self.running.contains_key(&record.group) {
+                self.open(name, record.clone());
             }
         }
-        let tombstones: BTreeSet<GroupId> = state.tombstones().collect();
+        let me = self.context.identity.node;
+        let mine = state.tombstones().filter(|(_, nodes)| nodes.contains(&me));
+        let tombstones: BTreeSet<GroupId> = mine.map(|(group, _)| group).collect();
         self.burying.retain(|group| tombstones.contains(group));
         for group in tombstones {
             self.bury(group).await;
@@ -288,9 +450,10 @@ impl<S: NodeStore> Groups<S> {
         );
         let context = self.context.clone();
         let permits = Arc::clone(&self.permits);
+        let group = record.group;
         self.opening.spawn(async move {
             let _permit = permits.acquire_owned().await.expect("the semaphore is never closed");
-            (record.group, open_topic(&context, name, record).await)
+            (group, open_topic(&context, name, record).await)
         });
     }
 
@@ -335,16 +498,21 @@ impl<S: NodeStore> Groups<S> {
         if !self.burying.insert(group) {
             return;
         }
+        self.context.locations.forget(group);
         let (sender, deleted) = oneshot::channel();
         self.context
             .store
             .delete_group(group, Box::new(move |result| drop(sender.send(result))));
         let commands = self.commands.clone();
+        let node = self.context.identity.node.get();
         self.context.environment.spawn.spawn(Box::pin(async move {
             // After a failure the store's hook has been told, and the tombstone deletes the data at the next start.
             if let Ok(Ok(())) = deleted.await {
-                let forget = MetadataCommand::ForgetGroup { group: group.get() };
-                if let Err(error) = command_to(commands, forget).await {
+                let forget = MetadataCommand::ForgetGroup {
+                    group: group.get(),
+                    node,
+                };
+                if let Err(error) = commands.until_applied(forget).await {
                     tracing::debug!(%error, "a tombstone stays until the next start");
                 }
             }

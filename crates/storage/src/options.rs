@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nsquorum_environment::Environment;
-use nsquorum_topic::NodeId;
 
+use crate::directory::Founding;
 use crate::error::StorageError;
 
 const MIB: u64 = 1 << 20;
@@ -19,8 +19,8 @@ pub type FatalHook = Arc<dyn Fn(&StorageError) + Send + Sync>;
 pub struct StoreOptions {
     /// The data directory. Missing or empty: it is made. Otherwise it must be one of nsquorum's and not in use.
     pub directory: PathBuf,
-    /// The node's number for a new directory; an existing one keeps its own.
-    pub node: NodeId,
+    /// How a new directory gets its cluster; an existing one keeps its own. Default alone.
+    pub founding: Founding,
     /// Size of one memtable for entries, in bytes; two exist at a time. Large ones save writes: what is consumed and purged while
     /// it is still in the memtable is written once, to the log. Default 64 MiB.
     pub memtable_bytes: u64,
@@ -46,7 +46,7 @@ impl StoreOptions {
     pub fn new(directory: impl Into<PathBuf>, environment: Environment) -> Self {
         Self {
             directory: directory.into(),
-            node: NodeId::new(1),
+            founding: Founding::Alone,
             memtable_bytes: 64 * MIB,
             cache_bytes: 32 * MIB,
             block_cache_bytes: 16 * MIB,
@@ -73,7 +73,7 @@ impl std::fmt::Debug for StoreOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StoreOptions")
             .field("directory", &self.directory)
-            .field("node", &self.node)
+            .field("founding", &self.founding)
             .field("memtable_bytes", &self.memtable_bytes)
             .field("cache_bytes", &self.cache_bytes)
             .field("block_cache_bytes", &self.block_cache_bytes)

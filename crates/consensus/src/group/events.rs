@@ -31,7 +31,8 @@ pub enum TopicEvent {
         /// What apply decided.
         applied: Applied,
     },
-    /// Another leader has started: this node leads no more.
+    /// This node leads no more: another leader has started, the term is over, or no majority has answered for a lease. Proposals that are
+    /// under way may still be appended; nothing is told of them. A term that has ended never begins again.
     Deposed,
     /// This node's proposal was not appended.
     Refused {
@@ -52,6 +53,12 @@ pub trait TopicLog: Send + Sync {
     /// Proposes a payload (behind room for the entry header) for the given term. The outcome arrives as an event: applied, or refused with
     /// this ticket. Proposals made one after the other are appended in that order.
     fn propose(&self, term: Term, kind: EntryKind, buffer: BytesMut, ticket: u64) -> BoxFuture<'_, ()>;
+
+    /// Whether this node leads in the term at this moment, as far as it can know: a majority has answered within the lease. Cheap; asked
+    /// before each burst of deliveries, because a process that was paused finds [`TopicEvent::Deposed`] only after it.
+    fn leads(&self, _term: Term) -> bool {
+        true
+    }
 
     /// Entries of `from..to` if all that is needed for `bytes_max` bytes is in memory.
     fn read_cached(&self, from: LogIndex, to: LogIndex, bytes_max: usize) -> Option<Vec<Entry>>;

@@ -1,34 +1,40 @@
 //! A topic's state as a replicated machine.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use nsquorum_storage::{Entry, EntryKind};
-use nsquorum_topic::{BatchView, EntryPosition, LeaderStart, LogIndex, NodeId, NodeIncarnation, Seq, TopicState};
-use tokio::sync::mpsc;
+use nsquorum_topic::{BatchView, EntryPosition, GroupId, LeaderStart, LogIndex, NodeId, NodeIncarnation, TopicState};
 
 use super::events::TopicEvent;
+use super::leading::TopicLeading;
+use crate::locations::{LeaderLocation, LeaderLocations};
+use crate::metadata::TopicRecord;
 use crate::raft::{Impossible, Machine};
 
 /// Applies topic entries, and tells the topic leader of them while this node leads.
 pub(crate) struct TopicMachine {
+    group: GroupId,
+    locations: LeaderLocations,
     state: TopicState,
     me: (NodeId, NodeIncarnation),
-    leading: bool,
-    events: mpsc::UnboundedSender<TopicEvent>,
+    leading: Arc<TopicLeading>,
 }
 
 impl TopicMachine {
-    pub(crate) fn new(seq_base: Seq, me: (NodeId, NodeIncarnation), events: mpsc::UnboundedSender<TopicEvent>) -> Self {
+    pub(crate) fn new(
+        record: &TopicRecord,
+        me: (NodeId, NodeIncarnation),
+        leading: Arc<TopicLeading>,
+        locations: LeaderLocations,
+    ) -> Self {
         Self {
-            state: TopicState::new(seq_base),
+            group: record.group,
+            locations,
+            state: TopicState::new(record.seq_base),
             me,
-            leading: false,
-            events,
+            leading,
         }
-    }
-
-    fn tell(&self, event: TopicEvent) {
-        // Nobody listens any more: the topic's task has ended, and the node is stopping.
-        drop(self.events.send(event));
     }
 
     fn start_leader(&mut self, at: EntryPosition, entry: &Entry) -> Result<(), Impossible> {
@@ -36,15 +42,18 @@ impl TopicMachine {
         self.state
             .apply_leader_start(at, &start)
             .map_err(|error| Impossible(error.to_string()))?;
+        self.locations.learn(
+            self.group,
+            LeaderLocation {
+                term: start.term,
+                node: start.node,
+            },
+        );
         // The incarnation tells this life of the node from an earlier one, whose LeaderStart is re-applied after a restart.
         if (start.node, start.incarnation) == self.me {
-            self.leading = true;
-            self.tell(TopicEvent::LeaderStarted {
-                term: start.term,
-                state: Box::new(self.state.clone()),
-            });
-        } else if std::mem::take(&mut self.leading) {
-            self.tell(TopicEvent::Deposed);
+            self.leading.start(start.term, &self.state);
+        } else {
+            self.leading.end_any();
         }
         Ok(())
     }
@@ -55,13 +64,11 @@ impl TopicMachine {
             .state
             .apply_batch(at, &batch)
             .map_err(|error| Impossible(error.to_string()))?;
-        if self.leading {
-            self.tell(TopicEvent::Applied {
-                entry: entry.clone(),
-                batch,
-                applied,
-            });
-        }
+        self.leading.applied(|| TopicEvent::Applied {
+            entry: entry.clone(),
+            batch,
+            applied,
+        });
         Ok(())
     }
 }
@@ -85,7 +92,7 @@ impl Machine for TopicMachine {
             EntryKind::Metadata => Err(Impossible("a metadata entry in a topic's group".into())),
         };
         if result.is_err() {
-            self.tell(TopicEvent::Quarantined);
+            self.leading.tell(TopicEvent::Quarantined);
         }
         result
     }
@@ -94,7 +101,9 @@ impl Machine for TopicMachine {
         self.state.encode().into()
     }
 
-    fn restore(&mut self, state: &[u8]) -> Result<(), Impossible> {
+    fn restore(&mut self, state: &[u8], _at: Option<LogIndex>) -> Result<(), Impossible> {
+        // A snapshot takes the place of entries that were never applied here: whatever this node led, another leads now.
+        self.leading.end_any();
         self.state = TopicState::decode(state).map_err(|error| Impossible(format!("a checkpoint: {error}")))?;
         Ok(())
     }

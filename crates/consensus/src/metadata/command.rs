@@ -4,6 +4,7 @@ use bytes::{BufMut, BytesMut};
 use nsquorum_storage::{ENTRY_HEADER_BYTES, EntryKind};
 use serde::{Deserialize, Serialize};
 
+use super::nodes::NodeDescription;
 use crate::raft::Proposal;
 
 /// One change of the metadata.
@@ -16,8 +17,10 @@ pub(crate) enum MetadataCommand {
     CreateTopic { name: String },
     /// Deletes the topic if it still is this group. `last_seq` is the last number that its messages used.
     DeleteTopic { name: String, group: u64, last_seq: u64 },
-    /// Every replica has deleted the data of a deleted group: its tombstone may go.
-    ForgetGroup { group: u64 },
+    /// A storage node says how clients reach it.
+    AnnounceNode { node: u64, description: NodeDescription },
+    /// A replica has deleted the data of a deleted group. When all have, the tombstone goes.
+    ForgetGroup { group: u64, node: u64 },
 }
 
 /// The payload of a metadata entry: everything that waited, in order.
@@ -28,7 +31,7 @@ pub(crate) struct MetadataBatch {
 }
 
 impl MetadataBatch {
-    pub(crate) const VERSION: u32 = 1;
+    pub(crate) const VERSION: u32 = 2;
 
     pub(crate) fn new(commands: Vec<MetadataCommand>) -> Self {
         Self {

@@ -5,10 +5,14 @@
 
 mod command;
 mod machine;
+mod nodes;
 mod replay;
 mod state;
+mod submit;
 
 pub(crate) use command::{MetadataBatch, MetadataCommand};
 pub(crate) use machine::MetadataMachine;
+pub use nodes::NodeDescription;
 pub use replay::OfflineMetadata;
 pub use state::{MetadataState, TopicRecord};
+pub(crate) use submit::{Asking, Commands, Elsewhere};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use nsquorum_storage::Entry;
 use nsquorum_storage::inspect::{MetadataReplay, NamedTopic};
+use nsquorum_topic::LogIndex;
 use tokio::sync::watch;
 
 use super::machine::MetadataMachine;
@@ -20,8 +21,9 @@ pub struct OfflineMetadata {
 impl Default for OfflineMetadata {
     fn default() -> Self {
         let (published, state) = watch::channel(Arc::default());
+        let (applied, _) = watch::channel(LogIndex::default());
         Self {
-            machine: MetadataMachine::new(published),
+            machine: MetadataMachine::new(published, applied),
             state,
         }
     }
@@ -29,7 +31,9 @@ impl Default for OfflineMetadata {
 
 impl MetadataReplay for OfflineMetadata {
     fn restore(&mut self, state: &[u8]) -> Result<(), String> {
-        self.machine.restore(state).map_err(|impossible| impossible.to_string())
+        self.machine
+            .restore(state, None)
+            .map_err(|impossible| impossible.to_string())
     }
 
     fn apply(&mut self, entry: &Entry) -> Result<(), String> {

@@ -3,52 +3,66 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nsquorum_protocol::TopicName;
-use nsquorum_topic::{GroupId, Seq};
+use nsquorum_topic::{GroupId, NodeId, Seq};
 use serde::{Deserialize, Serialize};
 
 use super::command::MetadataCommand;
+use super::nodes::NodeDescription;
 
 /// A topic that exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicRecord {
     /// Its Raft group; never used for another topic.
     pub group: GroupId,
     /// The last message number that earlier lives of the name have used.
     pub seq_base: Seq,
+    /// The nodes whose logs the group begins with: its first membership, ascending. Later changes are in its own log.
+    pub replicas: Vec<NodeId>,
+    /// The replica that campaigns first. Only a beginning: leadership moves on without the metadata.
+    pub first_leader: NodeId,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct StoredTopic {
     group: u64,
     seq_base: u64,
+    replicas: Vec<u64>,
+    first_leader: u64,
 }
 
 /// The state of the metadata group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetadataState {
     version: u32,
+    /// Voters of the metadata group, as its own log says. New topics get them as replicas.
+    members: BTreeSet<u64>,
+    /// How clients reach them, once they have said so.
+    #[serde(default)]
+    nodes: BTreeMap<u64, NodeDescription>,
     next_group: u64,
     topics: BTreeMap<String, StoredTopic>,
     /// Names that were deleted, with the last number used: ids of one name never repeat.
     retired: BTreeMap<String, u64>,
-    /// Deleted groups whose data may still be on some replica. Only a tombstone deletes data, never absence.
-    tombstones: BTreeSet<u64>,
+    /// Deleted groups, and the replicas that may still have their data. Only a tombstone deletes data, never absence.
+    tombstones: BTreeMap<u64, BTreeSet<u64>>,
 }
 
 impl Default for MetadataState {
     fn default() -> Self {
         Self {
             version: Self::VERSION,
+            members: BTreeSet::new(),
+            nodes: BTreeMap::new(),
             next_group: GroupId::METADATA.get() + 1,
             topics: BTreeMap::new(),
             retired: BTreeMap::new(),
-            tombstones: BTreeSet::new(),
+            tombstones: BTreeMap::new(),
         }
     }
 }
 
 impl MetadataState {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     /// The topics, by name.
     pub fn topics(&self) -> impl Iterator<Item = (TopicName, TopicRecord)> + '_ {
@@ -63,9 +77,26 @@ impl MetadataState {
         self.topics.get(name.as_str()).map(StoredTopic::record)
     }
 
-    /// Deleted groups whose data is to be deleted.
-    pub fn tombstones(&self) -> impl Iterator<Item = GroupId> + '_ {
-        self.tombstones.iter().map(|group| GroupId::new(*group))
+    /// Deleted groups whose data is to be deleted, with the replicas that have not reported it done.
+    pub fn tombstones(&self) -> impl Iterator<Item = (GroupId, BTreeSet<NodeId>)> + '_ {
+        self.tombstones
+            .iter()
+            .map(|(group, nodes)| (GroupId::new(*group), nodes.iter().copied().map(NodeId::new).collect()))
+    }
+
+    /// The storage nodes, ascending.
+    pub fn members(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.members.iter().copied().map(NodeId::new)
+    }
+
+    /// How clients reach a node, if it has said so.
+    pub fn node(&self, node: NodeId) -> Option<&NodeDescription> {
+        self.nodes.get(&node.get())
+    }
+
+    /// The metadata group's membership has changed.
+    pub(crate) fn set_members(&mut self, members: BTreeSet<u64>) {
+        self.members = members;
     }
 
     /// Folds one command into the state.
@@ -75,26 +106,42 @@ impl MetadataState {
             MetadataCommand::CreateTopic { name } => {
                 TopicName::try_from(name.as_str()).map_err(|error| format!("topic name {name:?}: {error}"))?;
                 if !self.topics.contains_key(name) {
+                    let group = self.next_group;
+                    let replicas: Vec<u64> = self.members.iter().copied().collect();
+                    // In turn over the nodes, so that no node begins with more than its share of the leaders.
+                    let turn = usize::try_from(group % (replicas.len().max(1) as u64)).unwrap_or(0);
+                    let first_leader = *replicas.get(turn).ok_or("a topic before the first membership")?;
                     let seq_base = self.retired.get(name).copied().unwrap_or(0);
                     self.topics.insert(
                         name.clone(),
                         StoredTopic {
-                            group: self.next_group,
+                            group,
                             seq_base,
+                            replicas,
+                            first_leader,
                         },
                     );
                     self.next_group += 1;
                 }
             }
             MetadataCommand::DeleteTopic { name, group, last_seq } => {
-                if self.topics.get(name).is_some_and(|topic| topic.group == *group) {
-                    self.topics.remove(name);
+                if self.topics.get(name).is_some_and(|topic| topic.group == *group)
+                    && let Some(topic) = self.topics.remove(name)
+                {
                     self.retired.insert(name.clone(), *last_seq);
-                    self.tombstones.insert(*group);
+                    self.tombstones.insert(*group, topic.replicas.into_iter().collect());
                 }
             }
-            MetadataCommand::ForgetGroup { group } => {
-                self.tombstones.remove(group);
+            MetadataCommand::AnnounceNode { node, description } => {
+                self.nodes.insert(*node, description.clone());
+            }
+            MetadataCommand::ForgetGroup { group, node } => {
+                if let Some(nodes) = self.tombstones.get_mut(group) {
+                    nodes.remove(node);
+                    if nodes.is_empty() {
+                        self.tombstones.remove(group);
+                    }
+                }
             }
         }
         Ok(())
@@ -126,6 +173,8 @@ impl StoredTopic {
         TopicRecord {
             group: GroupId::new(self.group),
             seq_base: Seq::new(self.seq_base),
+            replicas: self.replicas.iter().copied().map(NodeId::new).collect(),
+            first_leader: NodeId::new(self.first_leader),
         }
     }
 }
@@ -133,6 +182,12 @@ impl StoredTopic {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of_three() -> MetadataState {
+        let mut state = MetadataState::default();
+        state.set_members(BTreeSet::from([1, 2, 3]));
+        state
+    }
 
     fn create(state: &mut MetadataState, name: &str) -> TopicRecord {
         state
@@ -145,7 +200,7 @@ mod tests {
 
     #[test]
     fn creating_twice_is_creating_once() {
-        let mut state = MetadataState::default();
+        let mut state = of_three();
         let first = create(&mut state, "orders");
         assert_eq!(create(&mut state, "orders"), first);
         assert_ne!(create(&mut state, "invoices").group, first.group);
@@ -153,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_name_goes_on_counting_after_its_deletion_and_a_group_number_is_never_reused() {
-        let mut state = MetadataState::default();
+        let mut state = of_three();
         let first = create(&mut state, "orders");
         let delete = MetadataCommand::DeleteTopic {
             name: "orders".into(),
@@ -161,7 +216,8 @@ mod tests {
             last_seq: 41,
         };
         state.apply(&delete).expect("valid");
-        assert_eq!(state.tombstones().collect::<Vec<_>>(), [first.group]);
+        let replicas = first.replicas.iter().copied().collect();
+        assert_eq!(state.tombstones().collect::<Vec<_>>(), [(first.group, replicas)]);
         let second = create(&mut state, "orders");
         assert_eq!(second.seq_base, Seq::new(41));
         assert_ne!(second.group, first.group);
@@ -170,25 +226,42 @@ mod tests {
             state.topic(&TopicName::try_from("orders").expect("valid")),
             Some(second)
         );
-        state
-            .apply(&MetadataCommand::ForgetGroup {
-                group: first.group.get(),
-            })
-            .expect("valid");
-        assert_eq!(state.tombstones().count(), 0);
+        for (node, left) in [(1, 1), (1, 1), (3, 1), (2, 0)] {
+            let group = first.group.get();
+            state
+                .apply(&MetadataCommand::ForgetGroup { group, node })
+                .expect("valid");
+            assert_eq!(state.tombstones().count(), left, "until every replica has reported");
+        }
     }
 
     #[test]
     fn the_encoding_is_canonical_and_refuses_other_versions() {
-        let mut state = MetadataState::default();
+        let mut state = of_three();
         create(&mut state, "b");
         create(&mut state, "a");
         let bytes = state.encode();
         assert_eq!(MetadataState::decode(&bytes).as_ref(), Ok(&state));
         let newer = String::from_utf8(bytes)
             .expect("json")
-            .replace("\"version\":1", "\"version\":2");
+            .replace("\"version\":2", "\"version\":3");
         assert!(MetadataState::decode(newer.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn the_first_leaders_are_spread_over_the_nodes() {
+        let mut state = of_three();
+        let leaders: Vec<u64> = ["a", "b", "c", "d", "e", "f"]
+            .into_iter()
+            .map(|name| create(&mut state, name).first_leader.get())
+            .collect();
+        for node in 1..=3 {
+            assert_eq!(
+                leaders.iter().filter(|leader| **leader == node).count(),
+                2,
+                "node {node}"
+            );
+        }
     }
 
     #[test]

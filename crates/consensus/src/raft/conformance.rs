@@ -31,7 +31,7 @@ impl Machine for Counting {
         Bytes::copy_from_slice(&self.0.to_le_bytes())
     }
 
-    fn restore(&mut self, state: &[u8]) -> Result<(), Impossible> {
+    fn restore(&mut self, state: &[u8], _at: Option<LogIndex>) -> Result<(), Impossible> {
         let bytes = state.try_into().map_err(|_| Impossible("not eight bytes".into()))?;
         self.0 = u64::from_le_bytes(bytes);
         Ok(())

@@ -17,8 +17,8 @@ pub(crate) trait Machine: Send + Sync + 'static {
     /// The whole state; bounded by the limits that leaders enforce.
     fn encode(&self) -> Bytes;
 
-    /// Replaces the state.
-    fn restore(&mut self, state: &[u8]) -> Result<(), Impossible>;
+    /// Replaces the state by that of the given position; `None`: of an empty log.
+    fn restore(&mut self, state: &[u8], at: Option<LogIndex>) -> Result<(), Impossible>;
 
     /// The lowest position of the log that is still needed: to deliver from, or to walk to what is delivered. A checkpoint below it
     /// makes the log before it superfluous.

@@ -4,6 +4,8 @@
 //! and the rest after an election. Applying everything found in the log would apply entries that a majority may never have had.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -46,6 +48,8 @@ pub(crate) struct GroupStateMachine<L, M> {
     share: CheckpointShare,
     /// The checkpoint that waits for every floor to pass it.
     candidate: Option<LogId>,
+    /// Bytes of entries applied in this life of the node.
+    applied_bytes: Arc<AtomicU64>,
     /// The newest checkpoint that makes the log before it superfluous, once it is durable.
     reclaim: watch::Sender<Option<LogId>>,
 }
@@ -61,7 +65,7 @@ impl<L: GroupLog, M: Machine> GroupStateMachine<L, M> {
         let mut last_applied = None;
         let mut membership = StoredMembership::default();
         if let Some(newest) = log.checkpoint(CheckpointSlot::Newest)? {
-            machine.restore(&newest.state)?;
+            machine.restore(&newest.state, newest.log_id.map(|log_id| log_id.index))?;
             last_applied = newest.log_id;
             membership = decode_stored(&newest.membership)
                 .map_err(|error| Impossible(format!("the newest checkpoint: {error}")))?;
@@ -76,8 +80,14 @@ impl<L: GroupLog, M: Machine> GroupStateMachine<L, M> {
             membership,
             share: budget.share(),
             candidate,
+            applied_bytes: Arc::default(),
             reclaim,
         })
+    }
+
+    /// Counts the bytes of entries as they are applied.
+    pub(crate) fn applied_bytes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.applied_bytes)
     }
 
     fn checkpoint(&self) -> Checkpoint {
@@ -194,6 +204,8 @@ impl<L: GroupLog, M: Machine> RaftStateMachine<RaftTypes> for GroupStateMachine<
                 self.membership = StoredMembership::new(Some(to_openraft(log_id)), membership);
             }
             self.share.applied(entry.encoded_len() as u64);
+            self.applied_bytes
+                .fetch_add(entry.encoded_len() as u64, Ordering::Relaxed);
             if let Some(responder) = responder {
                 responder.send(());
             }
@@ -226,8 +238,11 @@ impl<L: GroupLog, M: Machine> RaftStateMachine<RaftTypes> for GroupStateMachine<
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotBytes) -> io::Result<()> {
-        self.machine.restore(&snapshot.0).map_err(io::Error::other)?;
-        self.last_applied = meta.last_log_id.as_ref().map(from_openraft);
+        let last_applied = meta.last_log_id.as_ref().map(from_openraft);
+        self.machine
+            .restore(&snapshot.0, last_applied.map(|log_id| log_id.index))
+            .map_err(io::Error::other)?;
+        self.last_applied = last_applied;
         self.membership = meta.last_membership.clone();
         self.candidate = None;
         self.log.clear_checkpoint(CheckpointSlot::Candidate, Box::new(|_| {}));

@@ -1,10 +1,9 @@
 //! Who a directory is: written when it is made, raised at every start.
 
-use std::fmt;
 use std::path::Path;
 
 use nsquorum_environment::Random;
-use nsquorum_topic::{NodeId, NodeIncarnation};
+use nsquorum_topic::{ClusterId, NodeId, NodeIncarnation};
 use serde::{Deserialize, Serialize};
 
 use super::{IDENTITY_FILE, durable, located};
@@ -12,45 +11,49 @@ use crate::error::StorageError;
 
 const PRODUCT: &str = "nsquorum";
 const FORMAT: u32 = 1;
+/// Numbers of nodes that found a cluster together: random, ten digits, and exact in any JSON reader.
+const NODE_MIN: u64 = 1_000_000_000;
+/// See [`NODE_MIN`].
+const NODE_MAX: u64 = 10_000_000_000;
 
-/// A cluster's number: 16 random bytes, written as 32 hex digits. Directories of different clusters are never mixed up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ClusterId([u8; 16]);
-
-impl ClusterId {
-    /// The cluster of these bytes.
-    pub const fn new(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-
-    /// Reads 32 lower-case hex digits.
-    pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.len() == 32 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-        let number = digits.then(|| u128::from_str_radix(text, 16).ok())??;
-        Some(Self(number.to_be_bytes()))
-    }
+/// How a new directory gets its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Founding {
+    /// It is a cluster of its own from the first moment.
+    Alone,
+    /// It waits for others: see [`NodeDirectory::found`](super::NodeDirectory::found).
+    Together,
 }
 
-impl fmt::Display for ClusterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
-    }
+/// A number for a new cluster.
+pub fn new_cluster(random: &dyn Random) -> ClusterId {
+    let mut cluster = [0; 16];
+    cluster[..8].copy_from_slice(&random.next().to_be_bytes());
+    cluster[8..].copy_from_slice(&random.next().to_be_bytes());
+    ClusterId::new(cluster)
 }
 
 /// A directory's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The cluster it belongs to.
-    pub cluster: ClusterId,
+    /// The cluster it belongs to; `None` until it has found one.
+    pub cluster: Option<ClusterId>,
     /// The node it is.
     pub node: NodeId,
     /// How often it was started, this time included.
     pub incarnation: NodeIncarnation,
+    /// The storage nodes that the cluster was formed from, this one included, by node. Empty for a cluster of one.
+    pub members: Vec<Member>,
+}
+
+/// A storage node of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// The node's number.
+    pub node: u64,
+    /// `host:port` at which its peers reach it.
+    pub address: String,
 }
 
 /// The record on disk. A person may read it; nobody should have to write it, hence the checksum.
@@ -59,9 +62,12 @@ pub struct Identity {
 struct Record {
     product: String,
     format: u32,
+    /// Empty before the node has a cluster.
     cluster: String,
     node: u64,
     incarnation: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    members: Vec<Member>,
     /// CRC32C of the other fields, in this order, each followed by a newline; eight hex digits.
     crc32c: String,
 }
@@ -74,25 +80,30 @@ impl Record {
             cluster,
             node,
             incarnation,
+            members,
             ..
         } = self;
-        format!(
-            "{:08x}",
-            crc32c::crc32c(format!("{product}\n{format}\n{cluster}\n{node}\n{incarnation}\n").as_bytes())
-        )
+        let mut text = format!("{product}\n{format}\n{cluster}\n{node}\n{incarnation}\n");
+        for Member { node, address } in members {
+            text.push_str(&format!("{node} {address}\n"));
+        }
+        format!("{:08x}", crc32c::crc32c(text.as_bytes()))
     }
 }
 
 impl Identity {
-    /// A new cluster's first node, at its first start.
-    pub(super) fn new(node: NodeId, random: &dyn Random) -> Self {
-        let mut cluster = [0; 16];
-        cluster[..8].copy_from_slice(&random.next().to_be_bytes());
-        cluster[8..].copy_from_slice(&random.next().to_be_bytes());
+    /// A node at its first start.
+    pub(super) fn new(founding: Founding, random: &dyn Random) -> Self {
+        let (cluster, node) = match founding {
+            Founding::Alone => (Some(new_cluster(random)), NodeId::new(1)),
+            // Never a number that another directory may have had: what the cluster knows of a lost disk must not be taken for this one.
+            Founding::Together => (None, NodeId::new(NODE_MIN + random.below(NODE_MAX - NODE_MIN))),
+        };
         Self {
-            cluster: ClusterId(cluster),
+            cluster,
             node,
             incarnation: NodeIncarnation::new(1),
+            members: Vec::new(),
         }
     }
 
@@ -128,11 +139,15 @@ impl Identity {
                 what: what.into(),
             });
         }
-        let cluster = ClusterId::parse(&record.cluster).ok_or_else(|| damaged("odd cluster".into()))?;
+        let cluster = match record.cluster.as_str() {
+            "" => None,
+            text => Some(ClusterId::parse(text).ok_or_else(|| damaged("odd cluster".into()))?),
+        };
         Ok(Self {
             cluster,
             node: NodeId::new(record.node),
             incarnation: NodeIncarnation::new(record.incarnation),
+            members: record.members,
         })
     }
 
@@ -140,9 +155,10 @@ impl Identity {
         let mut record = Record {
             product: PRODUCT.into(),
             format: FORMAT,
-            cluster: self.cluster.to_string(),
+            cluster: self.cluster.map_or_else(String::new, |cluster| cluster.to_string()),
             node: self.node.get(),
             incarnation: self.incarnation.get(),
+            members: self.members.clone(),
             crc32c: String::new(),
         };
         record.crc32c = record.checksum();

@@ -21,8 +21,9 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use identity::{ClusterId, Identity};
+pub use identity::{Founding, Identity, Member, new_cluster};
 pub use lock::DirectoryLock;
+pub use nsquorum_topic::ClusterId;
 
 pub(crate) use ballast::{free_ballast, make_ballast};
 
@@ -63,7 +64,7 @@ impl DataDirectory {
             free_ballast(&path)?;
         }
         let identity = if new {
-            Identity::new(options.node, options.environment.random.as_ref())
+            Identity::new(options.founding, options.environment.random.as_ref())
         } else {
             Identity::read(&path)?.raised()
         };
@@ -87,6 +88,40 @@ impl DataDirectory {
 
     pub(crate) fn database(&self) -> PathBuf {
         self.path.join(DATABASE_FOLDER)
+    }
+}
+
+/// A directory that is held before its store is opened: while its node looks for its cluster.
+#[derive(Debug)]
+pub struct NodeDirectory(DataDirectory);
+
+impl NodeDirectory {
+    /// Takes the directory and raises its incarnation; makes it if it is missing or empty.
+    ///
+    /// # Errors
+    /// As [`crate::RocksStore::open`].
+    pub fn open(options: &StoreOptions) -> Result<Self, StorageError> {
+        DataDirectory::open(options).map(Self)
+    }
+
+    /// Who the directory is.
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// Notes, durably, which cluster it belongs to from now on.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    ///
+    /// # Panics
+    /// If it belongs to a cluster already.
+    pub fn found(&mut self, cluster: ClusterId, members: Vec<Member>) -> Result<(), StorageError> {
+        let identity = &mut self.0.identity;
+        assert!(identity.cluster.is_none(), "a node never changes its cluster");
+        identity.cluster = Some(cluster);
+        identity.members = members;
+        identity.write(&self.0.path)
     }
 }
 

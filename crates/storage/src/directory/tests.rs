@@ -1,16 +1,55 @@
 use std::fs;
 
 use nsquorum_environment::{Environment, ManualClock, WallTime};
-use nsquorum_topic::NodeId;
 
 use super::*;
 
 fn options(path: &Path) -> StoreOptions {
     let environment = Environment::manual(ManualClock::new(WallTime::default()).into(), 7);
-    StoreOptions {
-        node: NodeId::new(5),
-        ..StoreOptions::new(path, environment)
-    }
+    StoreOptions::new(path, environment)
+}
+
+#[test]
+fn a_node_that_founds_with_others_keeps_what_they_found() {
+    let parent = tempfile::tempdir().unwrap();
+    let together = StoreOptions {
+        founding: Founding::Together,
+        ..options(parent.path())
+    };
+    let alone = DataDirectory::open(&options(&parent.path().join("alone"))).unwrap();
+    assert_eq!(alone.identity().node.get(), 1);
+    assert!(alone.identity().cluster.is_some());
+
+    let path = parent.path().join("together");
+    let together = StoreOptions {
+        directory: path.clone(),
+        ..together
+    };
+    let first = NodeDirectory::open(&together).unwrap().identity().clone();
+    assert_eq!(first.cluster, None);
+    let mut directory = NodeDirectory::open(&together).unwrap();
+    assert_eq!(
+        directory.identity().node,
+        first.node,
+        "the number stays while the cluster is looked for"
+    );
+    let members = vec![Member {
+        node: first.node.get(),
+        address: "10.0.0.1:4170".into(),
+    }];
+    let cluster = ClusterId::new([3; 16]);
+    directory.found(cluster, members.clone()).unwrap();
+    drop(directory);
+    let found = Identity::read(&path).unwrap();
+    assert_eq!((found.cluster, found.members), (Some(cluster), members));
+    assert_eq!((found.node, found.incarnation.get()), (first.node, 2));
+
+    let text = fs::read_to_string(path.join(IDENTITY_FILE)).unwrap();
+    fs::write(path.join(IDENTITY_FILE), text.replace("10.0.0.1", "10.0.0.2")).unwrap();
+    assert!(
+        matches!(Identity::read(&path), Err(StorageError::Corrupt { .. })),
+        "the checksum covers the members"
+    );
 }
 
 #[test]
@@ -18,9 +57,9 @@ fn a_new_directory_gets_an_identity_and_each_start_raises_the_incarnation() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path().join("deep").join("data");
     let first = DataDirectory::open(&options(&path)).unwrap().identity().clone();
-    assert_eq!((first.node.get(), first.incarnation.get()), (5, 1));
+    assert_eq!((first.node.get(), first.incarnation.get()), (1, 1));
     let other = StoreOptions {
-        node: NodeId::new(9),
+        founding: Founding::Together,
         ..options(&path)
     };
     let second = DataDirectory::open(&other).unwrap().identity().clone();

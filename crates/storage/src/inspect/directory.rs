@@ -83,7 +83,7 @@ impl Directory {
             what: error.to_string(),
         })?;
         Ok(NodeReport {
-            cluster: identity.cluster.to_string(),
+            cluster: identity.cluster.map_or_else(String::new, |cluster| cluster.to_string()),
             node: identity.node,
             incarnation: identity.incarnation,
         })
