@@ -9,15 +9,22 @@
 //! -> finished ranges of a later batch.
 
 mod admission;
+#[cfg(test)]
+mod cluster_tests;
 mod leases;
 mod node;
+mod peers;
 mod publish;
+mod router;
 mod stats;
 mod subscription;
 mod topic_leader;
+mod wire;
 
 pub use admission::{Admission, Admitted};
 pub use leases::{Delivery, DeliveryToken, Emptied, LeaseEvent, LeaseOutcome, LeaseTable, NotHeld, OrphanedLeases};
+pub use nsquorum_consensus::NodeDescription;
+
 pub use node::{AdminAction, AdminError, Broker, BrokerConfig, Health};
 pub use publish::{PublishError, PublishTicket};
 pub use stats::{ChannelStats, ClientDescription, SubscriptionStats, TopicStats};

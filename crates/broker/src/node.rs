@@ -6,22 +6,25 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use nsquorum_consensus::{Cluster, TopicGroup, TopicHost};
+use nsquorum_consensus::{Cluster, MetadataState, NodeDescription, TopicGroup, TopicHost};
 use nsquorum_environment::Environment;
+use nsquorum_links::{Links, Receiver, Service};
 use nsquorum_protocol::{ChannelName, TopicName};
 use nsquorum_storage::SpaceState;
-use nsquorum_topic::{Event, GroupId, NewMessage};
+use nsquorum_topic::{Event, GroupId, NewMessage, NodeId};
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admission::{Admission, Admitted};
+use crate::peers::Peers;
 use crate::publish::{PublishError, PublishTicket};
 use crate::stats::TopicStats;
 use crate::subscription::{
     DeliveryReceiver, SubscribeError, Subscription, SubscriptionHandle, SubscriptionId, SubscriptionOptions,
 };
 use crate::topic_leader::{
-    ChannelChange, Command, LeaderInput, LeaderLimits, LeaderShell, Publish, Subscribe, TailBudget, refuse_all,
+    ChannelChange, Command, LeaderInput, LeaderLimits, LeaderShell, Publish, Subscribe, TailBudget, TopicInput,
+    refuse_all,
 };
 
 /// How long an administrative call waits for its effect.
@@ -89,11 +92,11 @@ pub struct BrokerConfig {
 #[derive(Clone)]
 struct Route {
     group: Option<GroupId>,
-    leader: mpsc::UnboundedSender<LeaderInput>,
+    leader: mpsc::UnboundedSender<TopicInput>,
 }
 
 /// A topic whose group has not started yet: what arrives meanwhile, in order.
-type Unclaimed = mpsc::UnboundedReceiver<LeaderInput>;
+type Unclaimed = mpsc::UnboundedReceiver<TopicInput>;
 
 #[derive(Default)]
 struct Routes {
@@ -103,7 +106,7 @@ struct Routes {
 
 impl Routes {
     /// A route whose inbox fills until the topic's group runs.
-    fn add_unclaimed(&mut self, topic: &TopicName) -> mpsc::UnboundedSender<LeaderInput> {
+    fn add_unclaimed(&mut self, topic: &TopicName) -> mpsc::UnboundedSender<TopicInput> {
         let (leader, inbox) = mpsc::unbounded_channel();
         self.by_name.insert(
             topic.clone(),
@@ -122,6 +125,7 @@ struct Inner {
     cluster: OnceLock<Arc<dyn Cluster>>,
     admission: Admission,
     tail: TailBudget,
+    peers: OnceLock<Arc<Peers>>,
     routes: RwLock<Routes>,
     subscriptions: AtomicU64,
 }
@@ -138,6 +142,7 @@ impl Broker {
             tail: TailBudget::new(config.tail_bytes_max),
             config,
             cluster: OnceLock::new(),
+            peers: OnceLock::new(),
             routes: RwLock::default(),
             subscriptions: AtomicU64::new(1),
         }))
@@ -152,6 +157,21 @@ impl Broker {
         }
     }
 
+    /// Makes the broker one of several nodes. To be called before it is given to the cluster and before the links start; a broker without links
+    /// is alone. `publish_timeout` is how long it tries to have a publish stored, across leaders.
+    ///
+    /// # Panics
+    /// When it is called twice.
+    pub fn link(&self, links: Arc<dyn Links>, publish_timeout: Duration) {
+        let peers = Arc::new(Peers::new(Arc::clone(&links), publish_timeout));
+        assert!(
+            self.0.peers.set(Arc::clone(&peers)).is_ok(),
+            "a broker has one set of links"
+        );
+        links.register(Service::Broker, Arc::clone(&peers) as Arc<dyn Receiver>);
+        self.0.config.environment.spawn.spawn(Box::pin(peers.watch()));
+    }
+
     /// Hands messages to the topic's leader, creating the topic on first use. Never waits. The ticket resolves when they are safe.
     /// Calls made one after the other are stored in that order.
     pub fn publish(&self, topic: &TopicName, messages: Vec<NewMessage>, admitted: Option<Admitted>) -> PublishTicket {
@@ -160,8 +180,9 @@ impl Broker {
             topic,
             LeaderInput::Publish(Publish {
                 messages,
-                answer,
-                _admitted: admitted,
+                answer: answer.into(),
+                place: None,
+                _held: admitted.into(),
             }),
         );
         PublishTicket::new(receiver)
@@ -227,7 +248,7 @@ impl Broker {
         let leader = self.existing(topic).ok_or(AdminError::TopicNotFound)?;
         let (answer, answered) = oneshot::channel();
         // A leader that is gone drops the answer, which is told below.
-        drop(leader.send(LeaderInput::Command { command, answer }));
+        drop(leader.send(TopicInput::Client(LeaderInput::Command { command, answer })));
         match tokio::time::timeout(ADMIN_TIMEOUT, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(AdminError::TopicNotFound),
@@ -261,12 +282,33 @@ impl Broker {
             .unwrap_or_default()
     }
 
+    /// How clients reach the other nodes that hold a topic's log, as far as those have said so.
+    pub fn other_replicas(&self, topic: &TopicName) -> Vec<NodeDescription> {
+        self.others(|state| state.topic(topic).map_or_else(Vec::new, |record| record.replicas))
+    }
+
+    /// The same of all other storage nodes.
+    pub fn other_nodes(&self) -> Vec<NodeDescription> {
+        self.others(|state| state.members().collect())
+    }
+
+    fn others(&self, nodes: impl FnOnce(&MetadataState) -> Vec<NodeId>) -> Vec<NodeDescription> {
+        let Some(cluster) = self.0.cluster.get() else {
+            return Vec::new();
+        };
+        let me = cluster.identity().node;
+        let metadata = cluster.metadata();
+        let state = metadata.borrow();
+        let others = nodes(&state).into_iter().filter(|node| *node != me);
+        others.filter_map(|node| state.node(node).cloned()).collect()
+    }
+
     /// The channels of a topic, by name; `None` if there is no such topic.
     pub async fn channels(&self, topic: &TopicName) -> Option<Vec<ChannelName>> {
         let leader = self.existing(topic)?;
         let (answer, answered) = oneshot::channel();
-        drop(leader.send(LeaderInput::Channels { answer }));
-        answered.await.ok()
+        drop(leader.send(TopicInput::Client(LeaderInput::Channels { answer })));
+        tokio::time::timeout(ADMIN_TIMEOUT, answered).await.ok()?.ok()
     }
 
     /// Statistics of all topics, or of one; of all channels, or of one. By name.
@@ -278,11 +320,17 @@ impl Broker {
         let mut stats = Vec::with_capacity(leaders.len());
         for leader in leaders {
             let (answer, answered) = oneshot::channel();
-            drop(leader.send(LeaderInput::Stats {
+            drop(leader.send(TopicInput::Client(LeaderInput::Stats {
                 channel: channel.cloned(),
                 answer,
-            }));
-            stats.extend(answered.await);
+            })));
+            // A topic that nobody leads has nothing to show.
+            stats.extend(
+                tokio::time::timeout(ADMIN_TIMEOUT, answered)
+                    .await
+                    .into_iter()
+                    .flatten(),
+            );
         }
         stats
     }
@@ -309,7 +357,7 @@ impl Broker {
     }
 
     /// The leader of a topic that has a route.
-    fn leader(&self, topic: &TopicName) -> Option<mpsc::UnboundedSender<LeaderInput>> {
+    fn leader(&self, topic: &TopicName) -> Option<mpsc::UnboundedSender<TopicInput>> {
         self.0
             .routes
             .read()
@@ -319,7 +367,7 @@ impl Broker {
     }
 
     /// The leader of an existing topic, also of one whose group has not started yet: it will find what waits.
-    fn existing(&self, topic: &TopicName) -> Option<mpsc::UnboundedSender<LeaderInput>> {
+    fn existing(&self, topic: &TopicName) -> Option<mpsc::UnboundedSender<TopicInput>> {
         if let Some(leader) = self.leader(topic) {
             return Some(leader);
         }
@@ -333,7 +381,8 @@ impl Broker {
     }
 
     /// Gives an input to the topic's leader, or to the place where its leader will find it.
-    fn send(&self, topic: &TopicName, input: LeaderInput) -> mpsc::UnboundedSender<LeaderInput> {
+    fn send(&self, topic: &TopicName, input: LeaderInput) -> mpsc::UnboundedSender<TopicInput> {
+        let input = TopicInput::Client(input);
         let input = match self.leader(topic) {
             Some(leader) => match leader.send(input) {
                 Ok(()) => return leader,
@@ -416,6 +465,9 @@ impl TopicHost for Broker {
     fn topic_started(&self, topic: TopicGroup) {
         let (name, group) = (topic.name.clone(), topic.group);
         let inbox = self.0.routes.write().claim(&name, group);
+        if let (Some(peers), Some(leader)) = (self.0.peers.get(), self.leader(&name)) {
+            peers.add(group, leader);
+        }
         let inner = Arc::clone(&self.0);
         let spawn = Arc::clone(&self.0.config.environment.spawn);
         spawn.spawn(Box::pin(async move {
@@ -434,6 +486,7 @@ impl TopicHost for Broker {
                 cluster,
                 tail: inner.tail.clone(),
                 space: Arc::clone(&inner.config.space),
+                peers: inner.peers.get().cloned(),
             };
             drop(inner);
             shell.run(topic, inbox).await;
@@ -450,6 +503,9 @@ impl TopicHost for Broker {
     }
 
     fn topic_stopped(&self, name: &TopicName, group: GroupId) {
+        if let Some(peers) = self.0.peers.get() {
+            peers.remove(group);
+        }
         self.forget(name, group);
     }
 }

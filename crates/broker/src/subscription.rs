@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::leases::{Delivery, LeaseEvent, OrphanedLeases};
 use crate::stats::ClientDescription;
-use crate::topic_leader::LeaderInput;
+use crate::topic_leader::{LeaderInput, TopicInput};
 
 /// One subscription on this node; never reused while the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,7 +66,7 @@ impl DeliveryReceiver {
 #[derive(Clone, Debug)]
 pub struct SubscriptionHandle {
     pub(crate) id: SubscriptionId,
-    pub(crate) leader: mpsc::UnboundedSender<LeaderInput>,
+    pub(crate) leader: mpsc::UnboundedSender<TopicInput>,
 }
 
 impl SubscriptionHandle {
@@ -106,7 +106,7 @@ impl SubscriptionHandle {
 
     fn send(&self, input: LeaderInput) {
         // A leader that is gone has closed the delivering direction too; the connection ends by that.
-        drop(self.leader.send(input));
+        drop(self.leader.send(TopicInput::Client(input)));
     }
 }
 

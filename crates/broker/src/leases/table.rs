@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nsquorum_environment::Monotonic;
-use nsquorum_topic::Seq;
+use nsquorum_topic::{ChannelIncarnation, Seq};
 
 use super::delivery::{Delivery, DeliveryToken, LeaseEvent, LeaseOutcome};
 
@@ -151,6 +151,11 @@ impl OrphanedLeases {
     /// When the next one runs out.
     pub fn next_deadline(&self) -> Option<Monotonic> {
         self.table.next_deadline()
+    }
+
+    /// The channel that they are of; `None` if all have run out.
+    pub(crate) fn channel(&self) -> Option<ChannelIncarnation> {
+        self.table.leases.values().next().map(|lease| lease.token.channel)
     }
 
     /// Whether all have run out.

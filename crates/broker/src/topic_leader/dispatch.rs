@@ -9,18 +9,56 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use nsquorum_protocol::ChannelName;
-use nsquorum_topic::{Attempts, BatchView, Channel, ChannelIncarnation, LogTime, MessageView, Seq, TopicState};
+use nsquorum_topic::{
+    Attempts, BatchView, Channel, ChannelIncarnation, LogTime, MessageView, NodeId, Seq, Term, TopicState,
+};
 
 use super::reader::{ReadPosition, ReaderKind};
 use super::window::Window;
+use crate::leases::DeliveryToken;
 use crate::subscription::SubscriptionId;
 
-/// A message that a consumer of this node holds.
+/// A consumer as its leader knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ConsumerId {
+    /// The node that it is connected to; `None` is the leader's own.
+    pub(super) node: Option<NodeId>,
+    pub(super) subscription: SubscriptionId,
+}
+
+impl ConsumerId {
+    pub(super) const fn local(subscription: SubscriptionId) -> Self {
+        Self {
+            node: None,
+            subscription,
+        }
+    }
+}
+
+/// A message that a consumer holds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InFlight {
-    pub(super) consumer: SubscriptionId,
+    pub(super) consumer: ConsumerId,
     pub(super) attempts: Attempts,
+    /// The leader that delivered it, which may be an earlier one: what a consumer holds stays with it.
+    pub(super) term: Term,
     pub(super) delivery: u64,
+}
+
+impl InFlight {
+    pub(super) fn is(&self, token: &DeliveryToken) -> bool {
+        (self.term, self.delivery) == (token.term, token.delivery)
+    }
+
+    pub(super) const fn token(&self, channel: ChannelIncarnation, seq: Seq) -> DeliveryToken {
+        DeliveryToken {
+            channel,
+            seq,
+            attempts: self.attempts,
+            term: self.term,
+            delivery: self.delivery,
+        }
+    }
 }
 
 /// What the next delivery is.
@@ -57,9 +95,11 @@ pub(super) struct Dispatch {
     returned: BTreeMap<Seq, Attempts>,
     pub(super) in_flight: BTreeMap<Seq, InFlight>,
     /// Attached consumers.
-    pub(super) consumers: BTreeSet<SubscriptionId>,
-    /// Consumers with room, in turn.
-    pub(super) turn: VecDeque<SubscriptionId>,
+    pub(super) consumers: BTreeSet<ConsumerId>,
+    /// Consumers of this node with room, in turn.
+    turn: VecDeque<ConsumerId>,
+    /// Those of other nodes: each delivery to them is a frame, so they come second.
+    remote_turn: VecDeque<ConsumerId>,
     /// Read ahead of the window: accepted batches in order.
     backlog: VecDeque<BatchView>,
     pub(super) resume: Option<ReadPosition>,
@@ -85,6 +125,7 @@ impl Dispatch {
             in_flight: BTreeMap::new(),
             consumers: BTreeSet::new(),
             turn: VecDeque::new(),
+            remote_turn: VecDeque::new(),
             backlog: VecDeque::new(),
             resume: None,
             is_reading: false,
@@ -370,8 +411,70 @@ impl Dispatch {
         );
     }
 
-    /// The next consumer with room, if any; it stays in turn until [`Dispatch::turn`] is changed by the caller.
-    pub(super) fn next_consumer(&self) -> Option<SubscriptionId> {
-        self.turn.front().copied()
+    /// A message is with somebody who is not known to this leader yet. False if it is not there to be had: this leader has delivered it, or it
+    /// is finished.
+    pub(super) fn take_away(&mut self, seq: Seq, state: &TopicState) -> bool {
+        let is_finished = state
+            .channel(self.channel)
+            .is_none_or(|channel| channel.is_finished(seq));
+        if is_finished || seq >= state.readable_end() || self.in_flight.contains_key(&seq) {
+            return false;
+        }
+        // What is unread and not set aside waits nowhere. What is neither unread nor waits is on its way into the log.
+        if seq >= self.read_next && self.set_aside.insert(seq) {
+            return true;
+        }
+        self.stop_waiting(seq)
     }
+
+    fn stop_waiting(&mut self, seq: Seq) -> bool {
+        self.fetched.remove(&seq);
+        self.returned.remove(&seq).is_some()
+            || remove_first(&mut self.again, |(waiting, _)| *waiting == seq)
+            || remove_key(&mut self.later, |(_, waiting)| *waiting == seq)
+    }
+
+    /// The next consumer with room, if any; it stays in turn until it leaves or all others had theirs.
+    pub(super) fn next_consumer(&self) -> Option<ConsumerId> {
+        self.turn.front().or(self.remote_turn.front()).copied()
+    }
+
+    fn turn_of(&mut self, id: ConsumerId) -> &mut VecDeque<ConsumerId> {
+        match id.node {
+            None => &mut self.turn,
+            Some(_) => &mut self.remote_turn,
+        }
+    }
+
+    /// A consumer has room.
+    pub(super) fn enter_turn(&mut self, id: ConsumerId) {
+        self.turn_of(id).push_back(id);
+    }
+
+    /// A consumer has none any more, or is gone.
+    pub(super) fn leave_turn(&mut self, id: ConsumerId) {
+        let turn = self.turn_of(id);
+        match turn.front() {
+            Some(front) if *front == id => _ = turn.pop_front(),
+            _ => turn.retain(|in_turn| *in_turn != id),
+        }
+    }
+
+    /// The first in turn was served.
+    pub(super) fn served(&mut self, id: ConsumerId) {
+        let turn = self.turn_of(id);
+        if turn.len() > 1 {
+            turn.rotate_left(1);
+        }
+    }
+}
+
+fn remove_first<K: Ord + Copy, V>(map: &mut BTreeMap<K, V>, is_it: impl Fn(&V) -> bool) -> bool {
+    let key = map.iter().find(|(_, value)| is_it(value)).map(|(key, _)| *key);
+    key.is_some_and(|key| map.remove(&key).is_some())
+}
+
+fn remove_key<K: Ord + Copy, V>(map: &mut BTreeMap<K, V>, is_it: impl Fn(&K) -> bool) -> bool {
+    let key = map.keys().find(|key| is_it(key)).copied();
+    key.is_some_and(|key| map.remove(&key).is_some())
 }

@@ -1,11 +1,14 @@
 //! What reaches a topic leader.
 
+use nsquorum_environment::Monotonic;
+use nsquorum_links::Received;
 use nsquorum_protocol::ChannelName;
-use nsquorum_topic::{Event, NewMessage, Seq};
+use nsquorum_topic::{ChannelIncarnation, Event, NewMessage, NodeId, Seq, SessionId};
 use tokio::sync::{mpsc, oneshot};
 
+use super::nodes::PeerLink;
 use crate::admission::Admitted;
-use crate::leases::{LeaseEvent, OrphanedLeases};
+use crate::leases::{DeliveryToken, LeaseEvent, OrphanedLeases};
 use crate::node::AdminError;
 use crate::publish::PublishError;
 use crate::stats::TopicStats;
@@ -15,9 +18,51 @@ use crate::subscription::{SubscribeError, SubscriptionEvent, SubscriptionId, Sub
 #[derive(Debug)]
 pub(crate) struct Publish {
     pub(crate) messages: Vec<NewMessage>,
-    pub(crate) answer: oneshot::Sender<Result<(), PublishError>>,
+    pub(crate) answer: PublishAnswer,
+    /// Its place in this node's session; `None` on a node that is alone, and for publishes of other nodes.
+    pub(crate) place: Option<Place>,
     /// Held for as long as the bodies are, also beyond the time that the publisher waits.
-    pub(crate) _admitted: Option<Admitted>,
+    pub(crate) _held: Held,
+}
+
+/// A publish of this node's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) number: u64,
+    /// Nobody waits any longer.
+    pub(crate) deadline: Monotonic,
+}
+
+/// Who waits for a publish.
+#[derive(Debug)]
+pub(crate) enum PublishAnswer {
+    /// A client of this node.
+    Client(oneshot::Sender<Result<(), PublishError>>),
+    /// The router of another node, by the session's number of the publish.
+    Node { session: SessionId, number: u64 },
+}
+
+impl From<oneshot::Sender<Result<(), PublishError>>> for PublishAnswer {
+    fn from(answer: oneshot::Sender<Result<(), PublishError>>) -> Self {
+        Self::Client(answer)
+    }
+}
+
+/// What the bodies of a publish take up until they are stored.
+#[derive(Debug, Default)]
+pub(crate) enum Held {
+    #[default]
+    Nothing,
+    /// The node's room for unanswered publishes.
+    Room { _admitted: Admitted },
+    /// The credit of the lane that they came over.
+    Credit { _frame: Received },
+}
+
+impl From<Option<Admitted>> for Held {
+    fn from(admitted: Option<Admitted>) -> Self {
+        admitted.map_or(Self::Nothing, |admitted| Self::Room { _admitted: admitted })
+    }
 }
 
 /// A consumer that wants to attach to a channel.
@@ -28,6 +73,49 @@ pub(crate) struct Subscribe {
     pub(crate) options: SubscriptionOptions,
     pub(crate) deliveries: mpsc::UnboundedSender<SubscriptionEvent>,
     pub(crate) answer: oneshot::Sender<Result<(), SubscribeError>>,
+}
+
+impl From<Subscribe> for LocalConsumer {
+    fn from(subscribe: Subscribe) -> Self {
+        Self {
+            id: subscribe.id,
+            channel: subscribe.channel,
+            incarnation: None,
+            ready: 0,
+            options: subscribe.options,
+            deliveries: subscribe.deliveries,
+            answer: Some(subscribe.answer),
+        }
+    }
+}
+
+/// A consumer of this node, while no leader of this node has it.
+#[derive(Debug)]
+pub(crate) struct LocalConsumer {
+    pub(crate) id: SubscriptionId,
+    pub(crate) channel: ChannelName,
+    /// The life of the channel that it is attached to; `None` until it is.
+    pub(crate) incarnation: Option<ChannelIncarnation>,
+    pub(crate) ready: u32,
+    pub(crate) options: SubscriptionOptions,
+    pub(crate) deliveries: mpsc::UnboundedSender<SubscriptionEvent>,
+    /// Who waits for it to be attached.
+    pub(crate) answer: Option<oneshot::Sender<Result<(), SubscribeError>>>,
+}
+
+/// Everything that a node's clients have going on in a topic. It is either with the node's router or with the leader, if that is on
+/// the same node; a change of leaders moves it.
+#[derive(Debug, Default)]
+pub(crate) struct NodeState {
+    pub(crate) consumers: Vec<LocalConsumer>,
+    /// Deliveries that consumers hold.
+    pub(crate) held: Vec<(SubscriptionId, DeliveryToken)>,
+    /// What became of deliveries, and is not known to be in the log.
+    pub(crate) events: Vec<LeaseEvent>,
+    /// Leases of lost consumers.
+    pub(crate) orphans: Vec<OrphanedLeases>,
+    /// Publishes without an answer, in their order.
+    pub(crate) publishes: Vec<Publish>,
 }
 
 /// A change of the topic or of a channel, named as a person names it.
@@ -82,4 +170,15 @@ pub(crate) enum LeaderInput {
         channel: Option<ChannelName>,
         answer: oneshot::Sender<TopicStats>,
     },
+}
+
+/// What reaches the task of a topic.
+#[derive(Debug)]
+pub(crate) enum TopicInput {
+    /// From a client of this node.
+    Client(LeaderInput),
+    /// A frame of another node.
+    Frame { from: SessionId, frame: Received },
+    /// The link to another node has changed.
+    Peer { node: NodeId, link: PeerLink },
 }

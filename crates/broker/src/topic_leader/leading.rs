@@ -1,9 +1,9 @@
 //! What a topic leader knows while it leads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nsquorum_environment::Monotonic;
-use nsquorum_topic::{Channel, ChannelIncarnation, EntryPosition, LogIndex, LogTime, Seq, Term, TopicState};
+use nsquorum_topic::{Channel, ChannelIncarnation, EntryPosition, LogIndex, LogTime, NodeId, Seq, Term, TopicState};
 
 use super::dispatch::Dispatch;
 use super::window::Window;
@@ -12,6 +12,14 @@ use super::window::Window;
 const EXCEPTION_BYTES: u64 = 27;
 /// Encoded bytes of a number that is finished out of order, at worst.
 const OUT_OF_ORDER_BYTES: u64 = 4;
+
+/// Claims that a new leader waits for.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    /// The own node is among them.
+    pub(super) nodes: BTreeSet<NodeId>,
+    pub(super) until: Monotonic,
+}
 
 /// One leadership.
 #[derive(Debug)]
@@ -24,6 +32,8 @@ pub(super) struct Leading {
     pub(super) dispatches: BTreeMap<ChannelIncarnation, Dispatch>,
     pub(super) window: Window,
     pub(super) deliveries: u64,
+    /// Nodes that have not said yet what their consumers hold, and until when that is waited for. Nothing is delivered before.
+    pub(super) awaited: Option<Awaited>,
     clock_start: LogTime,
     clock_started_at: Monotonic,
 }
@@ -44,6 +54,7 @@ impl Leading {
             dispatches,
             window: Window::default(),
             deliveries: 0,
+            awaited: None,
         }
     }
 

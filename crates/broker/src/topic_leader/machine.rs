@@ -11,13 +11,14 @@ use nsquorum_protocol::{ChannelName, TopicName};
 use nsquorum_storage::{ENTRY_HEADER_BYTES, Entry, SpaceState};
 use nsquorum_topic::{
     Accepted, Applied, Attempts, BatchView, ChannelIncarnation, Cursor, Effect, EntryPosition, Event, FeatureLevel,
-    RequeueCause, Seq, Term, TopicState,
+    NodeId, RequeueCause, Seq, Term, TopicState,
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::dispatch::{Dispatch, InFlight, Next};
-use super::input::{ChannelChange, Command, LeaderInput, Publish, Subscribe};
+use super::dispatch::{ConsumerId, Dispatch, InFlight, Next};
+use super::input::{ChannelChange, Command, LeaderInput, LocalConsumer, NodeState, Publish, PublishAnswer};
 use super::leading::Leading;
+use super::nodes::Nodes;
 use super::pipeline::Pipeline;
 use super::reader::{FetchRequest, Found, ReadPosition, ReadRequest, ReaderDone, ReaderJob};
 use crate::leases::{Delivery, DeliveryToken, LeaseEvent, LeaseOutcome, OrphanedLeases};
@@ -25,12 +26,16 @@ use crate::node::AdminError;
 use crate::publish::PublishError;
 use crate::stats::{ChannelStats, SubscriptionStats, TopicStats};
 use crate::subscription::{SubscribeError, SubscriptionEvent, SubscriptionId, SubscriptionOptions};
+use crate::wire::{Framed, FromLeader, Subscriber};
 
 /// The meaning of apply that this release writes for.
 const FEATURE_LEVEL: FeatureLevel = FeatureLevel::new(1);
 
 /// How often a leader that has no space for anything looks again: nobody tells it when space returns.
 const SPACE_RECHECK: Duration = Duration::from_millis(100);
+
+/// How often a leader that nobody confirms looks again.
+const CONFIRMATION_RECHECK: Duration = Duration::from_millis(20);
 
 /// Bounds of one topic leader.
 #[derive(Clone, Copy, Debug)]
@@ -68,52 +73,104 @@ pub(crate) enum Output {
     Read(ReaderJob),
     /// The topic's end was applied: metadata must learn of it, then `answers` may be given.
     TopicDeleted { last_seq: Seq },
+    /// Send this to the router of another node.
+    Send { to: NodeId, frame: Framed<FromLeader> },
+}
+
+/// What the end of a leadership means to the node's router.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// Somebody may lead: what this node's clients have going on belongs to the router again.
+    Leadership(Box<NodeState>),
+    /// The topic is over.
+    Topic(PublishError),
+}
+
+/// Where a consumer's deliveries go.
+#[derive(Debug)]
+pub(super) enum Port {
+    /// To a connection of this node.
+    Local {
+        channel: ChannelName,
+        deliveries: mpsc::UnboundedSender<SubscriptionEvent>,
+    },
+    /// To the router of another node.
+    Node(NodeId),
 }
 
 /// A consumer at its leader.
 #[derive(Debug)]
-struct Consumer {
-    channel: ChannelIncarnation,
-    options: SubscriptionOptions,
-    deliveries: mpsc::UnboundedSender<SubscriptionEvent>,
-    ready: u32,
-    in_flight: u64,
+pub(super) struct Consumer {
+    pub(super) channel: ChannelIncarnation,
+    pub(super) options: SubscriptionOptions,
+    pub(super) port: Port,
+    pub(super) ready: u32,
+    pub(super) in_flight: u64,
     messages: u64,
     finished: u64,
     requeued: u64,
     in_turn: bool,
+    /// No association with its node: nothing is delivered.
+    pub(super) is_suspended: bool,
 }
 
 impl Consumer {
+    pub(super) const fn new(channel: ChannelIncarnation, options: SubscriptionOptions, port: Port) -> Self {
+        Self {
+            channel,
+            options,
+            port,
+            ready: 0,
+            in_flight: 0,
+            messages: 0,
+            finished: 0,
+            requeued: 0,
+            in_turn: false,
+            is_suspended: false,
+        }
+    }
+
     fn has_room(&self) -> bool {
-        self.in_flight < u64::from(self.ready)
+        !self.is_suspended && self.in_flight < u64::from(self.ready)
     }
 }
 
+/// A consumer whose channel is being created.
 #[derive(Debug)]
-struct Orphans {
-    channel: ChannelIncarnation,
-    leases: OrphanedLeases,
+pub(super) enum Attaching {
+    Local(LocalConsumer),
+    Node(NodeId, Subscriber),
+}
+
+#[derive(Debug)]
+pub(super) struct Orphans {
+    pub(super) channel: ChannelIncarnation,
+    pub(super) leases: OrphanedLeases,
 }
 
 /// The leader of one topic; see the module documentation.
 #[derive(Debug)]
 pub(crate) struct TopicLeader {
-    name: TopicName,
+    pub(super) name: TopicName,
     limits: LeaderLimits,
-    pipeline: Pipeline,
-    leading: Option<Leading>,
+    pub(super) pipeline: Pipeline,
+    pub(super) leading: Option<Leading>,
+    /// The other nodes of the cluster; `None` on a node that is alone.
+    pub(super) nodes: Option<Nodes>,
     /// Inputs that arrived before this node led.
     early: Vec<LeaderInput>,
-    consumers: BTreeMap<SubscriptionId, Consumer>,
+    pub(super) consumers: BTreeMap<ConsumerId, Consumer>,
     /// Consumers whose channel is being created.
-    attaching: BTreeMap<ChannelName, Vec<Subscribe>>,
-    orphans: Vec<Orphans>,
+    pub(super) attaching: BTreeMap<ChannelName, Vec<Attaching>>,
+    pub(super) orphans: Vec<Orphans>,
     space: SpaceState,
+    /// Whether a majority has confirmed the leadership lately. Without that nothing is delivered: somebody else may lead.
+    is_confirmed: bool,
     stepped_at: Monotonic,
     window_bytes_max: usize,
     is_over: Option<PublishError>,
-    outputs: Vec<Output>,
+    pub(super) ended: Option<Ended>,
+    pub(super) outputs: Vec<Output>,
     delivered: u64,
     /// Channels that stopped at their burst bound and go on at the next step.
     unfinished_bursts: Vec<ChannelIncarnation>,
@@ -126,14 +183,17 @@ impl TopicLeader {
             limits,
             pipeline: Pipeline::default(),
             leading: None,
+            nodes: None,
             early: Vec::new(),
             consumers: BTreeMap::new(),
             attaching: BTreeMap::new(),
             orphans: Vec::new(),
             space: SpaceState::Ok,
+            is_confirmed: true,
             stepped_at: Monotonic::START,
             window_bytes_max: 4 << 20,
             is_over: None,
+            ended: None,
             outputs: Vec::new(),
             delivered: 0,
             unfinished_bursts: Vec::new(),
@@ -143,6 +203,14 @@ impl TopicLeader {
     /// Free disk space, as last looked at.
     pub(crate) fn set_space(&mut self, space: SpaceState) {
         self.space = space;
+    }
+
+    /// Whether a majority has confirmed the leadership, as last looked at.
+    pub(crate) fn set_confirmed(&mut self, is_confirmed: bool) {
+        let was_confirmed = std::mem::replace(&mut self.is_confirmed, is_confirmed);
+        if is_confirmed && !was_confirmed {
+            self.dispatch_all();
+        }
     }
 
     /// Bytes of recent entries that may be held for channels that lag.
@@ -170,8 +238,8 @@ impl TopicLeader {
         }
         match input {
             LeaderInput::Publish(publish) => self.publish(publish),
-            LeaderInput::Subscribe(subscribe) => self.subscribe(subscribe),
-            LeaderInput::Ready { subscription, count } => self.ready(subscription, count),
+            LeaderInput::Subscribe(subscribe) => self.subscribe(Attaching::Local(subscribe.into())),
+            LeaderInput::Ready { subscription, count } => self.ready(ConsumerId::local(subscription), count),
             LeaderInput::LeaseEvents { events } => self.lease_events(&events, now),
             LeaderInput::Disconnected { subscription, leases } => self.disconnected(subscription, leases, now),
             LeaderInput::IsInFlight {
@@ -180,7 +248,7 @@ impl TopicLeader {
                 answer,
             } => {
                 // A caller that has gone needs no answer; the same holds for every answer below.
-                _ = answer.send(self.is_in_flight(subscription, seq));
+                _ = answer.send(self.is_in_flight(ConsumerId::local(subscription), seq));
             }
             LeaderInput::Command { command, answer } => self.command(command, answer),
             LeaderInput::Channels { answer } => drop(answer.send(self.channels())),
@@ -229,6 +297,7 @@ impl TopicLeader {
     /// Does what time demands, and collects everything that the shell has to do.
     pub(crate) fn step(&mut self, now: Monotonic) -> Vec<Output> {
         self.stepped_at = now;
+        self.expire_nodes(now);
         self.expire_orphans(now);
         self.release_due(now);
         for channel in std::mem::take(&mut self.unfinished_bursts) {
@@ -265,7 +334,12 @@ impl TopicLeader {
                 SpaceState::RefuseAll => at.max(self.stepped_at + SPACE_RECHECK),
                 SpaceState::Ok | SpaceState::RefusePublishes => at,
             });
-        [due, orphans, proposal].into_iter().flatten().min()
+        let nodes = self.nodes.as_ref().and_then(|nodes| nodes.wake_at(leading));
+        let confirmation = (!self.is_confirmed).then(|| self.stepped_at + CONFIRMATION_RECHECK);
+        [due, orphans, proposal, nodes, confirmation]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     // === leadership ===
@@ -285,6 +359,11 @@ impl TopicLeader {
         }
         self.pipeline.start(state.next_seq());
         self.leading = Some(Leading::new(term, state, now));
+        if self.nodes.is_some() {
+            // Its clients' inputs come through the router, which begins with what they have going on.
+            self.open_all(now);
+            return;
+        }
         self.delete_unused_ephemeral_channels();
         for input in std::mem::take(&mut self.early) {
             self.input(input, now);
@@ -293,6 +372,13 @@ impl TopicLeader {
 
     /// Consumers must subscribe again: what they hold is re-claimed by whoever leads next.
     fn stop_leading(&mut self, why: PublishError) {
+        if self.nodes.is_some() {
+            return self.hand_over();
+        }
+        self.drop_all(why);
+    }
+
+    fn drop_all(&mut self, why: PublishError) {
         self.leading = None;
         self.pipeline.abandon(why, AdminError::Unavailable(why.to_string()));
         self.consumers.clear();
@@ -301,7 +387,14 @@ impl TopicLeader {
     }
 
     fn end(&mut self, why: PublishError) {
-        self.stop_leading(why);
+        if why == PublishError::Quarantined {
+            // Another replica may lead.
+            self.stop_leading(why);
+        } else {
+            self.end_nodes();
+            self.drop_all(why);
+            self.ended = Some(Ended::Topic(why));
+        }
         self.is_over = Some(why);
         for input in std::mem::take(&mut self.early) {
             refuse(input, why);
@@ -325,11 +418,20 @@ impl TopicLeader {
 
     // === publishing ===
 
-    fn publish(&mut self, publish: Publish) {
-        let refusal = self.publish_refusal(&publish);
-        match refusal {
+    pub(super) fn publish(&mut self, publish: Publish) {
+        let Some(publish) = self.place_in_session(publish) else {
+            return;
+        };
+        match self.publish_refusal(&publish) {
             None => self.pipeline.publish(publish),
-            Some(why) => drop(publish.answer.send(Err(why))),
+            Some(why) => self.answer_publish(publish.answer, Err(why)),
+        }
+    }
+
+    pub(super) fn answer_publish(&mut self, answer: PublishAnswer, result: Result<(), PublishError>) {
+        match answer {
+            PublishAnswer::Client(answer) => drop(answer.send(result)),
+            PublishAnswer::Node { session, number } => self.answer_node(session, number, result),
         }
     }
 
@@ -398,10 +500,11 @@ impl TopicLeader {
         let next_seq = leading.state.next_seq();
         match own {
             Applied::Accepted(accepted) => {
-                if is_own {
-                    self.pipeline.accepted(batch_header.first_seq);
-                }
                 leading.window.push(batch, entry.encoded_len());
+                if is_own {
+                    let stored = self.pipeline.accepted(batch_header.first_seq);
+                    self.tell_nodes(stored);
+                }
                 self.effects(&accepted);
             }
             Applied::Void(reason) => {
@@ -438,6 +541,7 @@ impl TopicLeader {
                 Effect::ChannelDeleted { channel, .. } => {
                     leading.dispatches.remove(channel);
                     let channel = *channel;
+                    self.end_consumers_of(channel);
                     self.consumers.retain(|_, consumer| consumer.channel != channel);
                     self.orphans.retain(|orphans| orphans.channel != channel);
                 }
@@ -495,16 +599,23 @@ impl TopicLeader {
         else {
             return;
         };
-        for id in &dispatch.consumers {
-            if let Some(consumer) = self.consumers.get_mut(id) {
+        let mut emptied = Vec::new();
+        for id in dispatch.consumers.clone() {
+            if let Some(consumer) = self.consumers.get_mut(&id) {
                 consumer.in_flight = 0;
-                // A consumer that is gone is noticed at its disconnect.
-                drop(consumer.deliveries.send(SubscriptionEvent::Emptied));
+                match &consumer.port {
+                    // A consumer that is gone is noticed at its disconnect.
+                    Port::Local { deliveries, .. } => drop(deliveries.send(SubscriptionEvent::Emptied)),
+                    Port::Node(node) => emptied.push((*node, id.subscription)),
+                }
                 if consumer.has_room() && !consumer.in_turn {
                     consumer.in_turn = true;
-                    dispatch.turn.push_back(*id);
+                    dispatch.enter_turn(id);
                 }
             }
+        }
+        for (node, subscription) in emptied {
+            self.send(node, FromLeader::Emptied { subscription });
         }
         for orphans in self.orphans.iter_mut().filter(|orphans| orphans.channel == channel) {
             orphans.leases.empty();
@@ -513,19 +624,20 @@ impl TopicLeader {
 
     // === consumers ===
 
-    fn subscribe(&mut self, subscribe: Subscribe) {
+    pub(super) fn subscribe(&mut self, consumer: Attaching) {
         let Some(leading) = &self.leading else { return };
-        let existing = leading
-            .state
-            .channel_by_name(&subscribe.channel)
-            .map(|channel| channel.incarnation());
+        let name = match &consumer {
+            Attaching::Local(consumer) => &consumer.channel,
+            Attaching::Node(_, subscriber) => &subscriber.channel,
+        };
+        let existing = leading.state.channel_by_name(name).map(|channel| channel.incarnation());
         match existing {
-            Some(channel) => self.attach(subscribe, channel),
+            Some(channel) => self.attach(consumer, channel),
             None => {
-                let waiting = self.attaching.entry(subscribe.channel.clone()).or_default();
+                let name = name.clone();
+                let waiting = self.attaching.entry(name.clone()).or_default();
                 let is_first = waiting.is_empty();
-                let name = subscribe.channel.clone();
-                waiting.push(subscribe);
+                waiting.push(consumer);
                 if is_first {
                     self.pipeline.command(Event::CreateChannel { name }, None);
                 }
@@ -534,45 +646,74 @@ impl TopicLeader {
     }
 
     fn attach_waiting(&mut self, name: &ChannelName, channel: ChannelIncarnation) {
-        for subscribe in self.attaching.remove(name).unwrap_or_default() {
-            self.attach(subscribe, channel);
+        for consumer in self.attaching.remove(name).unwrap_or_default() {
+            self.attach(consumer, channel);
         }
     }
 
-    fn attach(&mut self, subscribe: Subscribe, channel: ChannelIncarnation) {
-        let Some(dispatch) = self
+    fn attach(&mut self, consumer: Attaching, channel: ChannelIncarnation) {
+        let dispatch = self
             .leading
             .as_mut()
-            .and_then(|leading| leading.dispatches.get_mut(&channel))
-        else {
-            drop(subscribe.answer.send(Err(SubscribeError::Deleted)));
-            return;
-        };
-        if subscribe.answer.send(Ok(())).is_err() {
-            // The connection has gone meanwhile, and so it never says that it goes.
-            if dispatch.consumers.is_empty() && dispatch.name.is_ephemeral() {
-                self.pipeline.command(Event::DeleteChannel { channel }, None);
+            .and_then(|leading| leading.dispatches.get_mut(&channel));
+        let Some(dispatch) = dispatch else {
+            match consumer {
+                Attaching::Local(LocalConsumer { answer, .. }) => {
+                    drop(answer.map(|answer| answer.send(Err(SubscribeError::Deleted))));
+                }
+                Attaching::Node(node, Subscriber { subscription, .. }) => {
+                    let result = Err(SubscribeError::Deleted);
+                    self.send(node, FromLeader::Subscribed { subscription, result });
+                }
             }
             return;
+        };
+        match consumer {
+            Attaching::Local(consumer) => {
+                let id = ConsumerId::local(consumer.id);
+                if consumer.answer.is_some_and(|answer| answer.send(Ok(())).is_err()) {
+                    // The connection has gone meanwhile, and so it never says that it goes.
+                    if dispatch.consumers.is_empty() && dispatch.name.is_ephemeral() {
+                        self.pipeline.command(Event::DeleteChannel { channel }, None);
+                    }
+                    return;
+                }
+                let port = Port::Local {
+                    channel: consumer.channel,
+                    deliveries: consumer.deliveries,
+                };
+                self.add_consumer(id, Consumer::new(channel, consumer.options, port), consumer.ready);
+            }
+            Attaching::Node(node, subscriber) => {
+                let subscription = subscriber.subscription;
+                let id = ConsumerId {
+                    node: Some(node),
+                    subscription,
+                };
+                let result = Ok(channel);
+                let consumer = Consumer::new(channel, subscriber.options, Port::Node(node));
+                self.send(node, FromLeader::Subscribed { subscription, result });
+                self.add_consumer(id, consumer, subscriber.ready);
+            }
         }
-        dispatch.consumers.insert(subscribe.id);
-        self.consumers.insert(
-            subscribe.id,
-            Consumer {
-                channel,
-                options: subscribe.options,
-                deliveries: subscribe.deliveries,
-                ready: 0,
-                in_flight: 0,
-                messages: 0,
-                finished: 0,
-                requeued: 0,
-                in_turn: false,
-            },
-        );
     }
 
-    fn ready(&mut self, id: SubscriptionId, count: u32) {
+    /// Attaches a consumer to a channel that exists.
+    pub(super) fn add_consumer(&mut self, id: ConsumerId, consumer: Consumer, ready: u32) {
+        let dispatch = self
+            .leading
+            .as_mut()
+            .and_then(|leading| leading.dispatches.get_mut(&consumer.channel));
+        if let Some(dispatch) = dispatch {
+            dispatch.consumers.insert(id);
+            self.consumers.insert(id, consumer);
+            if ready > 0 {
+                self.ready(id, ready);
+            }
+        }
+    }
+
+    pub(super) fn ready(&mut self, id: ConsumerId, count: u32) {
         let Some(consumer) = self.consumers.get_mut(&id) else {
             return;
         };
@@ -583,7 +724,7 @@ impl TopicLeader {
     }
 
     /// Lets a consumer with room take part in its channel's round.
-    fn take_turn(&mut self, id: SubscriptionId) {
+    pub(super) fn take_turn(&mut self, id: ConsumerId) {
         let Some(consumer) = self.consumers.get_mut(&id) else {
             return;
         };
@@ -596,11 +737,11 @@ impl TopicLeader {
             && !consumer.in_turn
         {
             consumer.in_turn = true;
-            dispatch.turn.push_back(id);
+            dispatch.enter_turn(id);
         }
     }
 
-    fn lease_events(&mut self, events: &[LeaseEvent], now: Monotonic) {
+    pub(super) fn lease_events(&mut self, events: &[LeaseEvent], now: Monotonic) {
         let mut touched: Option<ChannelIncarnation> = None;
         for event in events {
             self.lease_event(event, now);
@@ -616,7 +757,7 @@ impl TopicLeader {
         }
     }
 
-    fn lease_event(&mut self, event: &LeaseEvent, now: Monotonic) {
+    pub(super) fn lease_event(&mut self, event: &LeaseEvent, now: Monotonic) {
         let token = event.token;
         let Some(leading) = &mut self.leading else { return };
         let clock = leading.clock(now);
@@ -624,7 +765,7 @@ impl TopicLeader {
             return;
         };
         let holder = dispatch.in_flight.get(&token.seq).copied();
-        let is_holder = holder.is_some_and(|holder| holder.delivery == token.delivery && token.term == leading.term);
+        let is_holder = holder.is_some_and(|holder| holder.is(&token));
         // A FIN counts while the message is unfinished, whoever holds it now; everything else only from the holder.
         if !is_holder && event.outcome != LeaseOutcome::Finished {
             return;
@@ -671,7 +812,7 @@ impl TopicLeader {
         }
     }
 
-    fn released(&mut self, id: SubscriptionId, outcome: LeaseOutcome) {
+    fn released(&mut self, id: ConsumerId, outcome: LeaseOutcome) {
         let Some(consumer) = self.consumers.get_mut(&id) else {
             return;
         };
@@ -685,7 +826,8 @@ impl TopicLeader {
         self.take_turn(id);
     }
 
-    fn disconnected(&mut self, id: SubscriptionId, leases: OrphanedLeases, now: Monotonic) {
+    fn disconnected(&mut self, subscription: SubscriptionId, leases: OrphanedLeases, now: Monotonic) {
+        let id = ConsumerId::local(subscription);
         let Some(consumer) = self.consumers.remove(&id) else {
             return;
         };
@@ -698,7 +840,7 @@ impl TopicLeader {
             return;
         };
         dispatch.consumers.remove(&id);
-        dispatch.turn.retain(|in_turn| *in_turn != id);
+        dispatch.leave_turn(id);
         // What it never wrote to the socket keeps its place; what it did write stays in flight until its own deadline.
         let unwritten: Vec<(Seq, InFlight)> = dispatch
             .in_flight
@@ -733,12 +875,15 @@ impl TopicLeader {
     }
 
     /// Ephemeral channels live as long as a consumer is attached; a new leader has none yet that belonged to an earlier one.
-    fn delete_unused_ephemeral_channels(&mut self) {
-        let Some(leading) = &self.leading else { return };
+    pub(super) fn delete_unused_ephemeral_channels(&mut self) {
+        // Consumers that are still to be claimed keep theirs.
+        let Some(leading) = self.leading.as_ref().filter(|leading| leading.awaited.is_none()) else {
+            return;
+        };
         for dispatch in leading
             .dispatches
             .values()
-            .filter(|dispatch| dispatch.name.is_ephemeral())
+            .filter(|dispatch| dispatch.name.is_ephemeral() && dispatch.consumers.is_empty())
         {
             self.pipeline.command(
                 Event::DeleteChannel {
@@ -767,13 +912,13 @@ impl TopicLeader {
         }
     }
 
-    fn dispatch_all(&mut self) {
+    pub(super) fn dispatch_all(&mut self) {
         let Some(leading) = &self.leading else { return };
         let channels: Vec<ChannelIncarnation> = leading
             .dispatches
             .values()
-            .filter(|d| !d.turn.is_empty())
-            .map(|d| d.channel)
+            .filter(|dispatch| dispatch.next_consumer().is_some())
+            .map(|dispatch| dispatch.channel)
             .collect();
         for channel in channels {
             self.dispatch(channel);
@@ -783,6 +928,9 @@ impl TopicLeader {
     /// Hands messages of a channel to consumers with room until one of both has run out.
     fn dispatch(&mut self, channel: ChannelIncarnation) {
         let Some(leading) = &mut self.leading else { return };
+        if leading.awaited.is_some() || !self.is_confirmed {
+            return;
+        }
         let Some(found) = leading.state.channel(channel) else {
             return;
         };
@@ -806,7 +954,7 @@ impl TopicLeader {
         let mut burst = 0;
         while let Some(id) = dispatch.next_consumer() {
             let Some(consumer) = self.consumers.get_mut(&id).filter(|consumer| consumer.has_room()) else {
-                dispatch.turn.pop_front();
+                dispatch.leave_turn(id);
                 if let Some(consumer) = self.consumers.get_mut(&id) {
                     consumer.in_turn = false;
                 }
@@ -868,11 +1016,22 @@ impl TopicLeader {
                 body: message.body,
                 crc32c: message.crc32c,
             };
-            if consumer.deliveries.send(SubscriptionEvent::Deliver(delivery)).is_err() {
-                // Its connection is gone and will say so; until then it takes no part.
-                dispatch.give_back(token.seq, attempts);
-                consumer.ready = 0;
-                continue;
+            match &consumer.port {
+                Port::Local { deliveries, .. } => {
+                    if deliveries.send(SubscriptionEvent::Deliver(delivery)).is_err() {
+                        // Its connection is gone and will say so; until then it takes no part.
+                        dispatch.give_back(token.seq, attempts);
+                        consumer.ready = 0;
+                        continue;
+                    }
+                }
+                Port::Node(node) => {
+                    let subscription = id.subscription;
+                    let frame = FromLeader::Deliver { subscription, delivery };
+                    if let Some(nodes) = &mut self.nodes {
+                        self.outputs.extend(nodes.send(*node, term, frame));
+                    }
+                }
             }
             self.delivered += 1;
             consumer.in_flight += 1;
@@ -882,12 +1041,11 @@ impl TopicLeader {
                 InFlight {
                     consumer: id,
                     attempts: token.attempts,
+                    term,
                     delivery: token.delivery,
                 },
             );
-            if dispatch.turn.len() > 1 {
-                dispatch.turn.rotate_left(1);
-            }
+            dispatch.served(id);
         }
     }
 
@@ -901,7 +1059,7 @@ impl TopicLeader {
 
     // === administration and questions ===
 
-    fn command(&mut self, command: Command, answer: oneshot::Sender<Result<(), AdminError>>) {
+    pub(super) fn command(&mut self, command: Command, answer: oneshot::Sender<Result<(), AdminError>>) {
         let Some(leading) = &self.leading else { return };
         let event = match command {
             Command::Topic(event) => event,
@@ -926,14 +1084,14 @@ impl TopicLeader {
         self.pipeline.command(event, Some(answer));
     }
 
-    fn is_in_flight(&self, id: SubscriptionId, seq: Seq) -> bool {
+    pub(super) fn is_in_flight(&self, id: ConsumerId, seq: Seq) -> bool {
         let channel = self.consumers.get(&id).map(|consumer| consumer.channel);
         channel
             .and_then(|channel| self.leading.as_ref()?.dispatches.get(&channel))
             .is_some_and(|dispatch| dispatch.in_flight.contains_key(&seq))
     }
 
-    fn channels(&self) -> Vec<ChannelName> {
+    pub(super) fn channels(&self) -> Vec<ChannelName> {
         let Some(leading) = &self.leading else {
             return Vec::new();
         };
@@ -942,7 +1100,7 @@ impl TopicLeader {
         names
     }
 
-    fn stats(&self, only: Option<&ChannelName>) -> TopicStats {
+    pub(super) fn stats(&self, only: Option<&ChannelName>) -> TopicStats {
         let mut stats = TopicStats {
             name: self.name.clone(),
             depth: 0,
@@ -991,10 +1149,10 @@ impl TopicLeader {
         stats
     }
 
-    fn consumer_stats(&self, id: SubscriptionId) -> Option<SubscriptionStats> {
+    fn consumer_stats(&self, id: ConsumerId) -> Option<SubscriptionStats> {
         let consumer = self.consumers.get(&id)?;
         Some(SubscriptionStats {
-            id,
+            id: id.subscription,
             client: Arc::clone(&consumer.options.client),
             ready_count: consumer.ready,
             in_flight_count: consumer.in_flight,
@@ -1016,14 +1174,18 @@ fn position(state: &TopicState, seq: Seq) -> ReadPosition {
     }
 }
 
-fn count_redelivery(cause: &'static str) {
+pub(super) fn count_redelivery(cause: &'static str) {
     metrics::counter!("nsquorum_redeliveries_total", "cause" => cause).increment(1);
 }
 
 /// Answers an input of a topic that is over.
-pub(super) fn refuse(input: LeaderInput, why: PublishError) {
+pub(crate) fn refuse(input: LeaderInput, why: PublishError) {
     match input {
-        LeaderInput::Publish(publish) => drop(publish.answer.send(Err(why))),
+        LeaderInput::Publish(publish) => {
+            if let PublishAnswer::Client(answer) = publish.answer {
+                _ = answer.send(Err(why));
+            }
+        }
         LeaderInput::Subscribe(subscribe) => {
             let error = match why {
                 PublishError::Exiting => SubscribeError::Deleted,

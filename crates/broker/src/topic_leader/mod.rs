@@ -13,6 +13,8 @@ mod dispatch;
 mod input;
 mod leading;
 mod machine;
+mod machines;
+mod nodes;
 mod pipeline;
 mod reader;
 mod shell;
@@ -21,6 +23,11 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use input::{ChannelChange, Command, LeaderInput, Publish, Subscribe};
-pub(crate) use machine::LeaderLimits;
+pub(crate) use input::{
+    ChannelChange, Command, LeaderInput, LocalConsumer, NodeState, Place, Publish, PublishAnswer, Subscribe, TopicInput,
+};
+pub(crate) use machine::{LeaderLimits, refuse};
+pub(crate) use nodes::PeerLink;
 pub(crate) use shell::{LeaderShell, TailBudget, refuse_all};
+#[cfg(test)]
+pub(crate) use {input::Held, machine::Output, machine::TopicLeader, machines::Machines};

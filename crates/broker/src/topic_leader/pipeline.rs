@@ -4,15 +4,18 @@
 //! behind it are void when they are applied, without harm. After a refusal or a void batch nothing more is proposed until everything
 //! under way has settled; then all of it goes again, in the original order, under the numbers that the applied state says.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use nsquorum_environment::Monotonic;
 use nsquorum_topic::batch::MESSAGE_ROW_BYTES;
-use nsquorum_topic::{BatchBuilder, ChannelIncarnation, Event, Seq, SeqRange};
+use nsquorum_topic::{
+    Attempts, BatchBuilder, ChannelIncarnation, Event, LogTime, RequeueCause, Seq, SeqRange, SessionId, Term,
+};
 use tokio::sync::oneshot;
 
-use super::input::Publish;
+use super::input::{Publish, PublishAnswer};
+use crate::leases::{DeliveryToken, LeaseEvent, LeaseOutcome};
 use crate::node::AdminError;
 use crate::publish::PublishError;
 
@@ -43,23 +46,31 @@ impl Request {
     pub(super) fn fail(self, publish: PublishError, admin: AdminError) {
         // Whoever waited may have given up: nothing to tell then.
         match self {
-            Self::Publish { publish: request, .. } => drop(request.answer.send(Err(publish))),
+            Self::Publish { publish: request, .. } => {
+                if let PublishAnswer::Client(answer) = request.answer {
+                    _ = answer.send(Err(publish));
+                }
+            }
             Self::Command {
                 answer: Some(answer), ..
             } => drop(answer.send(Err(admin))),
             Self::Command { answer: None, .. } => {}
         }
     }
+}
 
-    fn succeed(self) {
-        match self {
-            Self::Publish { publish, .. } => drop(publish.answer.send(Ok(()))),
-            Self::Command {
-                answer: Some(answer), ..
-            } => drop(answer.send(Ok(()))),
-            Self::Command { answer: None, .. } => {}
-        }
-    }
+/// Whom a leader on another node has to tell that something is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    Publish { session: SessionId, number: u64 },
+    Events(EventsMark),
+}
+
+/// All events of a node's router, in this life of it, up to this one have been put into the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EventsMark {
+    pub(super) router: SessionId,
+    pub(super) last: u64,
 }
 
 /// The contents of one batch.
@@ -68,6 +79,8 @@ struct Content {
     requests: Vec<Request>,
     finishes: BTreeMap<ChannelIncarnation, Vec<Seq>>,
     requeues: Vec<Event>,
+    /// With this batch, all events up to these are in the log.
+    marks: Vec<EventsMark>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +121,10 @@ pub(super) struct Pipeline {
     next_seq: Seq,
     next_ticket: u64,
     deferred_waiting: u64,
+    /// Publishes of sessions that wait or are under way.
+    numbers: BTreeSet<(SessionId, u64)>,
+    /// Marks whose events wait.
+    marks: Vec<EventsMark>,
 }
 
 impl Pipeline {
@@ -126,6 +143,7 @@ impl Pipeline {
             .map(|message| message.body.len() + MESSAGE_ROW_BYTES)
             .sum();
         self.deferred_waiting += deferred_in(&publish);
+        self.numbers.extend(number_of(&publish));
         self.requests.push_back(Request::Publish { publish, bytes });
     }
 
@@ -141,6 +159,29 @@ impl Pipeline {
 
     pub(super) fn requeue(&mut self, event: Event) {
         self.requeues.push_back(event);
+    }
+
+    /// Whether a publish of a session waits or is under way.
+    pub(super) fn has(&self, session: SessionId, number: u64) -> bool {
+        self.numbers.contains(&(session, number))
+    }
+
+    /// The lowest publish of a session that waits or is under way.
+    pub(super) fn lowest(&self, session: SessionId) -> Option<u64> {
+        let (_, number) = self.numbers.range((session, 0)..=(session, u64::MAX)).next()?;
+        Some(*number)
+    }
+
+    /// Remembers that the events so far are a node's up to `mark`. Returns it at once if all of them are in the log, or changed nothing.
+    pub(super) fn mark(&mut self, mark: EventsMark) -> Option<EventsMark> {
+        if self.finish_count > 0 || !self.requeues.is_empty() {
+            self.marks.push(mark);
+        } else if let Some(last) = self.under_way.back_mut() {
+            last.content.marks.push(mark);
+        } else {
+            return Some(mark);
+        }
+        None
     }
 
     /// Deferred messages that are not applied yet.
@@ -212,12 +253,17 @@ impl Pipeline {
         let mut content = Content::default();
         let mut bytes = 0;
         while let Some(request) = self.requests.front() {
-            let (size, is_deletion) = match request {
-                Request::Publish { bytes, .. } => (*bytes, false),
-                Request::Command { event, .. } => (0, *event == Event::DeleteTopic),
+            let (size, is_deletion, is_end) = match request {
+                Request::Publish { bytes, .. } => (*bytes, false, false),
+                Request::Command { event, .. } => (
+                    0,
+                    *event == Event::DeleteTopic,
+                    matches!(event, Event::EndSession { .. }),
+                ),
             };
-            // The end of a topic stands alone in its batch. One command is never split; a large one goes alone.
-            if !content.requests.is_empty() && (is_deletion || bytes + size > bytes_max) {
+            // The end of a topic stands alone in its batch. Events apply before messages, so the end of a session begins a batch: what
+            // the session published before it must be stored before it. One command is never split; a large one goes alone.
+            if !content.requests.is_empty() && (is_deletion || is_end || bytes + size > bytes_max) {
                 break;
             }
             bytes += size;
@@ -251,6 +297,9 @@ impl Pipeline {
         }
         let requeues = self.requeues.len().min(room);
         content.requeues.extend(self.requeues.drain(..requeues));
+        if self.finish_count == 0 && self.requeues.is_empty() {
+            content.marks = std::mem::take(&mut self.marks);
+        }
         content
     }
 
@@ -268,15 +317,37 @@ impl Pipeline {
         }
     }
 
-    /// A batch of this leader was accepted: answers everybody in it.
-    pub(super) fn accepted(&mut self, first_seq: Seq) {
-        let proposed = self.next_under_way(first_seq);
-        for request in proposed.content.requests {
-            if let Request::Publish { publish, .. } = &request {
-                self.deferred_waiting -= deferred_in(publish);
-            }
-            request.succeed();
+    /// A batch of this leader was accepted: answers everybody of this node in it, and says whom else to tell.
+    pub(super) fn accepted(&mut self, first_seq: Seq) -> Vec<Stored> {
+        let place = self.place_under_way(first_seq);
+        let proposed = self.under_way.remove(place).expect("the place was just looked up");
+        let mut stored = Vec::new();
+        if place == 0 {
+            stored.extend(proposed.content.marks.into_iter().map(Stored::Events));
+        } else {
+            // A batch before it was refused. If that had no messages this one counts all the same; but the events that are marked here may be in
+            // the refused one, which goes again.
+            self.marks.extend(proposed.content.marks);
         }
+        for request in proposed.content.requests {
+            match request {
+                Request::Publish { publish, .. } => {
+                    self.deferred_waiting -= deferred_in(&publish);
+                    if let Some(number) = number_of(&publish) {
+                        self.numbers.remove(&number);
+                    }
+                    match publish.answer {
+                        PublishAnswer::Client(answer) => drop(answer.send(Ok(()))),
+                        PublishAnswer::Node { session, number } => stored.push(Stored::Publish { session, number }),
+                    }
+                }
+                Request::Command {
+                    answer: Some(answer), ..
+                } => drop(answer.send(Ok(()))),
+                Request::Command { answer: None, .. } => {}
+            }
+        }
+        stored
     }
 
     /// A batch of this leader was void: nothing of it happened.
@@ -299,11 +370,6 @@ impl Pipeline {
         place
     }
 
-    fn next_under_way(&mut self, first_seq: Seq) -> Proposed {
-        let place = self.place_under_way(first_seq);
-        self.under_way.remove(place).expect("the place was just looked up")
-    }
-
     /// After a refusal: once nothing is under way any more, puts everything back in its order, to go again from `next_seq`.
     pub(super) fn settle(&mut self, next_seq: Seq) {
         if !self.is_stalled || self.under_way.iter().any(|proposed| proposed.fate == Fate::UnderWay) {
@@ -323,6 +389,8 @@ impl Pipeline {
         for event in content.requeues.into_iter().rev() {
             self.requeues.push_front(event);
         }
+        // Their events wait again, and so do later marks: none is told before its events are in the log.
+        self.marks.extend(content.marks);
         for (channel, seqs) in content.finishes {
             self.finish_count += seqs.len();
             self.finishes.entry(channel).or_default().extend(seqs);
@@ -330,6 +398,38 @@ impl Pipeline {
         if self.finish_count > 0 {
             self.finishes_since.get_or_insert(Monotonic::START);
         }
+    }
+
+    /// The leadership is over, and somebody else may lead: gives out what this node's clients wait for, in its order, and all events that may
+    /// not be in the log. Commands fail: their outcome is unknown, and who gave them may repeat them.
+    pub(super) fn hand_over(&mut self, term: Term, now: LogTime) -> (Vec<Publish>, Vec<LeaseEvent>) {
+        let under_way = std::mem::take(&mut self.under_way);
+        let waiting = Content {
+            requests: std::mem::take(&mut self.requests).into(),
+            finishes: std::mem::take(&mut self.finishes),
+            requeues: std::mem::take(&mut self.requeues).into(),
+            marks: Vec::new(),
+        };
+        let (mut publishes, mut events) = (Vec::new(), Vec::new());
+        for content in under_way.into_iter().map(|proposed| proposed.content).chain([waiting]) {
+            events.extend(content.lease_events(term, now));
+            for request in content.requests {
+                match request {
+                    Request::Publish { publish, .. } if matches!(publish.answer, PublishAnswer::Client(_)) => {
+                        publishes.push(publish);
+                    }
+                    request => request.fail(
+                        PublishError::Stopping,
+                        AdminError::Unavailable("the topic's leader has changed; it may still happen".into()),
+                    ),
+                }
+            }
+        }
+        *self = Self {
+            next_ticket: self.next_ticket,
+            ..Self::default()
+        };
+        (publishes, events)
     }
 
     /// The leadership is over: the fate of what is under way is unknown here, and nothing of it is proposed again.
@@ -354,7 +454,55 @@ fn deferred_in(publish: &Publish) -> u64 {
     publish.messages.iter().filter(|message| message.defer_ms > 0).count() as u64
 }
 
+/// The place of a publish in a session.
+fn number_of(publish: &Publish) -> Option<(SessionId, u64)> {
+    let origin = publish.messages.first()?.origin?;
+    Some((origin.session(), origin.number))
+}
+
 impl Content {
+    /// The finished numbers and requeues as what consumers had said. Who held what does not matter any more: of a requeue the attempts
+    /// say whether it is in the log already.
+    fn lease_events(&self, term: Term, now: LogTime) -> Vec<LeaseEvent> {
+        let event = |channel, seq, attempts, outcome| LeaseEvent {
+            token: DeliveryToken {
+                channel,
+                seq,
+                attempts,
+                term,
+                delivery: 0,
+            },
+            outcome,
+        };
+        let finished = self.finishes.iter().flat_map(|(channel, seqs)| {
+            seqs.iter()
+                .map(|seq| event(*channel, *seq, Attempts::default(), LeaseOutcome::Finished))
+        });
+        let requeued = self.requeues.iter().filter_map(|requeue| match requeue {
+            Event::Requeue {
+                channel,
+                seq,
+                attempts,
+                not_before,
+                cause,
+            } => {
+                let outcome = match cause {
+                    RequeueCause::Requeue => LeaseOutcome::Requeued {
+                        delay_ms: not_before.map_or(0, |not_before| {
+                            let delay_ms = not_before.get().saturating_sub(now.get()) / 1_000_000;
+                            u32::try_from(delay_ms).unwrap_or(u32::MAX)
+                        }),
+                    },
+                    RequeueCause::Timeout => LeaseOutcome::TimedOut,
+                    RequeueCause::Disconnect => LeaseOutcome::Disconnected,
+                };
+                Some(event(*channel, *seq, *attempts, outcome))
+            }
+            _ => None,
+        });
+        finished.chain(requeued).collect()
+    }
+
     fn build(&self, header_room: usize) -> BatchBuilder {
         let mut builder = BatchBuilder::with_header_room(header_room);
         for request in &self.requests {

@@ -6,15 +6,19 @@ use std::time::Duration;
 
 use nsquorum_consensus::{Cluster, TopicEvent, TopicGroup, TopicLog};
 use nsquorum_environment::{Environment, Monotonic};
+use nsquorum_links::{Class, Frame};
 use nsquorum_protocol::TopicName;
 use nsquorum_storage::{EntryKind, SpaceState};
-use nsquorum_topic::{GroupId, Seq};
+use nsquorum_topic::{GroupId, NodeId, Seq};
 use tokio::sync::mpsc;
 
-use super::input::LeaderInput;
+use super::input::TopicInput;
 use super::machine::{LeaderLimits, Output, TopicLeader, refuse};
+use super::machines::Machines;
 use super::reader::{ReaderDone, ReaderJob};
+use crate::peers::Peers;
 use crate::publish::PublishError;
+use crate::router::{RouterOutput, TopicRouter};
 
 /// Inputs taken before the machine steps: one entry's worth.
 const INPUTS_PER_STEP_MAX: usize = 4096;
@@ -51,9 +55,11 @@ impl TailBudget {
 }
 
 /// Stands in for a leader that cannot be: answers every input with the same refusal.
-pub(crate) async fn refuse_all(mut inbox: mpsc::UnboundedReceiver<LeaderInput>, why: PublishError) {
+pub(crate) async fn refuse_all(mut inbox: mpsc::UnboundedReceiver<TopicInput>, why: PublishError) {
     while let Some(input) = inbox.recv().await {
-        refuse(input, why);
+        if let TopicInput::Client(input) = input {
+            refuse(input, why);
+        }
     }
 }
 
@@ -66,40 +72,54 @@ pub(crate) struct LeaderShell {
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) tail: TailBudget,
     pub(crate) space: Arc<dyn Fn() -> SpaceState + Send + Sync>,
+    /// The other nodes; `None` on a node that is alone.
+    pub(crate) peers: Option<Arc<Peers>>,
 }
 
 impl LeaderShell {
     /// Runs until the topic is over and nobody refers to it any more.
-    pub(crate) async fn run(self, topic: TopicGroup, mut inbox: mpsc::UnboundedReceiver<LeaderInput>) {
-        let mut leader = TopicLeader::new(self.name.clone(), self.limits);
+    pub(crate) async fn run(self, topic: TopicGroup, mut inbox: mpsc::UnboundedReceiver<TopicInput>) {
+        let leader = TopicLeader::new(self.name.clone(), self.limits);
+        let mut machines = match &self.peers {
+            None => Machines { leader, router: None },
+            Some(peers) => Machines {
+                leader: leader.among_nodes(peers.me()),
+                router: Some(TopicRouter::new(peers.publish_timeout())),
+            },
+        };
         let TopicGroup { log, mut events, .. } = topic;
         let (reads, mut reads_done) = mpsc::unbounded_channel();
         let mut inputs = Vec::new();
         let mut window_bytes = 0;
         let mut events_open = true;
         loop {
-            if !leader.has_more() {
-                let wake_at = leader.wake_at();
+            if !machines.leader.has_more() {
+                let wake_at = machines.wake_at();
                 tokio::select! {
                     biased;
                     event = events.recv(), if events_open => match event {
                         Some(event) => {
                             let moment = self.moment_of(&event);
-                            leader.event(event, moment);
+                            machines.event(event, moment);
                         }
-                        None => events_open = false,
+                        None => {
+                            events_open = false;
+                            if let Some(router) = &mut machines.router {
+                                router.over(PublishError::Stopping);
+                            }
+                        }
                     },
                     received = inbox.recv_many(&mut inputs, INPUTS_PER_STEP_MAX) => if received == 0 {
                         break;
                     },
-                    Some(done) = reads_done.recv() => leader.reader_done(done),
+                    Some(done) = reads_done.recv() => machines.leader.reader_done(done),
                     () = self.sleep_until(wake_at), if wake_at.is_some() => {}
                 }
             }
             // Everything that is there by now belongs to the same step, and so to the same entry.
             while let Ok(event) = events.try_recv() {
                 let moment = self.moment_of(&event);
-                leader.event(event, moment);
+                machines.event(event, moment);
             }
             while inputs.len() < INPUTS_PER_STEP_MAX
                 && let Ok(input) = inbox.try_recv()
@@ -107,18 +127,30 @@ impl LeaderShell {
                 inputs.push(input);
             }
             while let Ok(done) = reads_done.try_recv() {
-                leader.reader_done(done);
+                machines.leader.reader_done(done);
             }
             let now = self.now();
-            leader.set_space((self.space)());
+            machines.leader.set_space((self.space)());
+            machines
+                .leader
+                .set_confirmed(machines.leader.leads().is_none_or(|term| log.leads(term)));
+            machines.settle(now);
             for input in inputs.drain(..) {
-                leader.input(input, now);
+                machines.input(input, now);
             }
-            for output in leader.step(now) {
+            for output in machines.leader.step(now) {
                 self.carry_out(output, &*log, &log, &reads).await;
             }
-            let bytes = leader.window_bytes();
-            leader.set_window_bytes_max(self.tail.report(window_bytes, bytes));
+            if let Some(router) = &mut machines.router {
+                for RouterOutput::Send { to, frame } in router.step(now) {
+                    let class = frame.content.class();
+                    self.transmit(to, class, frame.encode());
+                }
+            }
+            let bytes = machines.leader.window_bytes();
+            machines
+                .leader
+                .set_window_bytes_max(self.tail.report(window_bytes, bytes));
             window_bytes = bytes;
         }
         self.tail.report(window_bytes, 0);
@@ -135,6 +167,18 @@ impl LeaderShell {
             Output::Propose { term, buffer, ticket } => log.propose(term, EntryKind::TopicBatch, buffer, ticket).await,
             Output::Read(job) => self.read(job, shared_log, reads),
             Output::TopicDeleted { last_seq } => self.report_deletion(last_seq),
+            Output::Send { to, frame } => {
+                let class = frame.content.class();
+                self.transmit(to, class, frame.encode());
+            }
+        }
+    }
+
+    fn transmit(&self, to: NodeId, class: Class, frame: Frame) {
+        if let Some(peers) = &self.peers
+            && let Some(sending) = peers.send(to, self.group, class, frame)
+        {
+            self.environment.spawn.spawn(sending);
         }
     }
 

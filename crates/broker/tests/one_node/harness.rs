@@ -8,7 +8,7 @@ use nsquorum_broker::{
     AdminAction, AdminError, Broker, BrokerConfig, ClientDescription, Delivery, LeaseTable, PublishError, Subscription,
     SubscriptionEvent, SubscriptionOptions, TopicStats,
 };
-use nsquorum_consensus::{ClusterOfOne, ConsensusOptions, NodeIdentity};
+use nsquorum_consensus::{ClusterNode, ConsensusOptions, NodeIdentity};
 use nsquorum_environment::{Environment, Monotonic, WallTime};
 use nsquorum_protocol::{ChannelName, TopicName};
 use nsquorum_storage::{MemoryStore, SpaceState};
@@ -19,7 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Node {
     pub(crate) broker: Broker,
-    pub(crate) cluster: Arc<ClusterOfOne>,
+    pub(crate) cluster: Arc<ClusterNode>,
     pub(crate) space: Arc<Mutex<SpaceState>>,
 }
 
@@ -49,7 +49,7 @@ impl Node {
             },
             checkpoint_bytes,
         };
-        let cluster = ClusterOfOne::start(options, Arc::new(broker.clone()))
+        let cluster = ClusterNode::start(options, Arc::new(broker.clone()))
             .await
             .expect("a node starts");
         let cluster = Arc::new(cluster);

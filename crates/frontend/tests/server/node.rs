@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use nsquorum_broker::{Broker, BrokerConfig};
-use nsquorum_consensus::{Cluster, ClusterOfOne, ConsensusOptions, NodeIdentity};
+use nsquorum_consensus::{Cluster, ClusterNode, ConsensusOptions, NodeIdentity};
 use nsquorum_environment::Environment;
 use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, TcpServer};
 use nsquorum_http::StopSource;
@@ -29,7 +29,7 @@ pub(crate) struct TestNode {
     pub(crate) stop: StopSource,
     pub(crate) server: JoinHandle<()>,
     disk_runs: Arc<AtomicBool>,
-    _cluster: Arc<ClusterOfOne>,
+    _cluster: Arc<ClusterNode>,
 }
 
 pub(crate) struct Settings {
@@ -73,7 +73,7 @@ impl TestNode {
             identity,
             checkpoint_bytes: 64 << 20,
         };
-        let cluster = ClusterOfOne::start(options, Arc::new(broker.clone()))
+        let cluster = ClusterNode::start(options, Arc::new(broker.clone()))
             .await
             .expect("a new cluster");
         let cluster = Arc::new(cluster);

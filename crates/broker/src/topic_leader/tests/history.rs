@@ -222,6 +222,7 @@ impl History {
                 self.jobs.push(job);
             }
             Output::TopicDeleted { last_seq } => self.deleted = Some(last_seq),
+            Output::Send { .. } => panic!("a lone leader has nobody to send to"),
         }
     }
 

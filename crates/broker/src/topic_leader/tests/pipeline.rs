@@ -2,14 +2,17 @@
 
 use nsquorum_environment::Monotonic;
 use nsquorum_topic::batch::MESSAGE_ROW_BYTES;
-use nsquorum_topic::{Attempts, BatchView, ChannelIncarnation, Event, FeatureLevel, LogTime, RequeueCause, Seq, Term};
+use nsquorum_topic::{
+    Attempts, BatchView, ChannelIncarnation, Event, FeatureLevel, LogTime, NodeId, NodeIncarnation, RequeueCause, Seq,
+    SessionId, Term,
+};
 use tokio::sync::oneshot;
 
 use super::{at_ms, channel, message};
 use crate::node::AdminError;
 use crate::publish::PublishError;
-use crate::topic_leader::input::Publish;
-use crate::topic_leader::pipeline::{FINISH_LINGER, Pipeline, REFUSAL_PAUSE, Ready};
+use crate::topic_leader::input::{Held, Publish};
+use crate::topic_leader::pipeline::{EventsMark, FINISH_LINGER, Pipeline, REFUSAL_PAUSE, Ready, Stored};
 
 const NOW: Monotonic = Monotonic::from_nanos(1_000_000_000);
 const BYTES_MAX: usize = 1 << 20;
@@ -29,8 +32,9 @@ fn publish(pipeline: &mut Pipeline, bodies: &[&str]) -> Answer {
     let messages = bodies.iter().map(|body| message((*body).to_owned())).collect();
     pipeline.publish(Publish {
         messages,
-        answer,
-        _admitted: None,
+        answer: answer.into(),
+        place: None,
+        _held: Held::Nothing,
     });
     receiver
 }
@@ -361,8 +365,9 @@ fn deferred_messages_count_until_they_are_applied() {
     deferred.defer_ms = 1;
     pipeline.publish(Publish {
         messages: vec![deferred, message("b")],
-        answer,
-        _admitted: None,
+        answer: answer.into(),
+        place: None,
+        _held: Held::Nothing,
     });
     assert_eq!(pipeline.deferred_waiting(), 1);
     let ticket = next(&mut pipeline).ticket;
@@ -411,4 +416,29 @@ fn batches_applied_in_another_order_are_noticed() {
     let _second = publish(&mut pipeline, &["b"]);
     next(&mut pipeline);
     pipeline.accepted(Seq::new(2));
+}
+
+#[test]
+fn events_are_not_told_before_a_refused_batch_in_front_of_them_is_in_the_log() {
+    let mut pipeline = started();
+    let mark = EventsMark {
+        router: SessionId {
+            node: NodeId::new(2),
+            incarnation: NodeIncarnation::new(1),
+        },
+        last: 7,
+    };
+    pipeline.requeue(requeue(1));
+    let refused = next(&mut pipeline);
+    let _answer = publish(&mut pipeline, &["a"]);
+    let behind = next(&mut pipeline);
+    assert_eq!(pipeline.mark(mark), None);
+    pipeline.refused(refused.ticket, NOW);
+    // Without messages the refused batch leaves no gap, and the one behind it counts.
+    let stored = pipeline.accepted(behind.first_seq);
+    assert!(!stored.contains(&Stored::Events(mark)), "{stored:?}");
+    pipeline.settle(Seq::new(2));
+    let again = next_at(&mut pipeline, NOW + REFUSAL_PAUSE).expect("the refused batch goes again");
+    assert_eq!(pipeline.accepted(again.first_seq), [Stored::Events(mark)]);
+    assert_eq!(pipeline.mark(mark), Some(mark), "nothing is under way");
 }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot::{self, Receiver};
 use super::dice::Dice;
 use crate::node::AdminError;
 use crate::publish::PublishError;
-use crate::topic_leader::input::Publish;
+use crate::topic_leader::input::{Held, Publish};
 
 /// A publish without an answer.
 #[derive(Debug)]
@@ -71,8 +71,9 @@ impl Publishers {
         });
         Publish {
             messages,
-            answer,
-            _admitted: None,
+            answer: answer.into(),
+            place: None,
+            _held: Held::Nothing,
         }
     }
 

@@ -1,0 +1,275 @@
+//! Clients of one node, and what all clients together know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nsquorum_environment::{Monotonic, WallTime};
+use nsquorum_topic::{LogTime, NewMessage, NodeId, Seq};
+use tokio::sync::{mpsc, oneshot};
+
+use super::history::Dice;
+use crate::leases::{Delivery, LeaseEvent, LeaseTable};
+use crate::publish::PublishError;
+use crate::stats::ClientDescription;
+use crate::subscription::{SubscribeError, SubscriptionEvent, SubscriptionId, SubscriptionOptions};
+use crate::topic_leader::{Held, LeaderInput, Publish, Subscribe};
+
+/// Long enough that nothing times out by accident, short enough that what is forgotten comes back.
+pub(super) const MSG_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Which process: node and incarnation.
+pub(super) type Process = (NodeId, u64);
+
+/// Bodies of a publish, and its answer to come.
+type Pending = (Vec<Bytes>, oneshot::Receiver<Result<(), PublishError>>);
+
+/// A producer's connection.
+pub(super) struct Producer {
+    name: String,
+    sent: u64,
+    pending: Vec<Pending>,
+}
+
+/// A consumer's connection.
+pub(super) struct Consumer {
+    pub(super) id: SubscriptionId,
+    deliveries: mpsc::UnboundedReceiver<SubscriptionEvent>,
+    answer: Option<oneshot::Receiver<Result<(), SubscribeError>>>,
+    table: LeaseTable,
+    pub(super) held: BTreeMap<Seq, Delivery>,
+}
+
+/// What became of publishes and messages.
+#[derive(Default)]
+pub(super) struct Ledger {
+    pub(super) safe: BTreeSet<Bytes>,
+    pub(super) unknown: u64,
+    /// Bodies in the order sent, per connection.
+    pub(super) order: BTreeMap<String, Vec<Bytes>>,
+    pub(super) deliveries: BTreeMap<Seq, u64>,
+    /// Who has it.
+    holders: BTreeMap<Seq, Process>,
+    /// Who has finished it.
+    finished: BTreeMap<Seq, Process>,
+    pub(super) redelivered: u64,
+}
+
+impl Ledger {
+    /// A process has died: what it held or finished may come again.
+    pub(super) fn died(&mut self, process: Process) {
+        self.holders.retain(|_, holder| *holder != process);
+        self.finished.retain(|_, by| *by != process);
+    }
+
+    fn delivered(&mut self, delivery: &Delivery, to: Process) {
+        let seq = delivery.token.seq;
+        let count = self.deliveries.entry(seq).or_default();
+        *count += 1;
+        self.redelivered += u64::from(*count > 1);
+        assert!(
+            u64::from(delivery.token.attempts.get()) <= *count,
+            "message {seq} says {} attempts at its delivery {count}",
+            delivery.token.attempts
+        );
+        if let Some(holder) = self.holders.insert(seq, to) {
+            panic!(
+                "message {seq} is delivered to {to:?} by term {} while {holder:?} holds it",
+                delivery.token.term
+            );
+        }
+        if let Some(by) = self.finished.get(&seq) {
+            panic!(
+                "message {seq} is delivered to {to:?} by term {} after {by:?} has finished it",
+                delivery.token.term
+            );
+        }
+    }
+}
+
+fn client() -> Arc<ClientDescription> {
+    Arc::new(ClientDescription {
+        client_id: String::new(),
+        hostname: String::new(),
+        user_agent: String::new(),
+        remote_address: String::new(),
+        connected_at: WallTime::from_nanos(0),
+        sample_rate: 0,
+        topology_zone: String::new(),
+        topology_region: String::new(),
+    })
+}
+
+/// The clients of one process.
+pub(super) struct Clients {
+    pub(super) process: Process,
+    producers: Vec<Producer>,
+    pub(super) consumers: Vec<Consumer>,
+    next_id: u64,
+}
+
+impl Clients {
+    pub(super) fn new(process: Process) -> Self {
+        let producers = (0..2)
+            .map(|i| Producer {
+                name: format!("{}.{}.{i}", process.0, process.1),
+                sent: 0,
+                pending: Vec::new(),
+            })
+            .collect();
+        Self {
+            process,
+            producers,
+            consumers: Vec::new(),
+            next_id: 0,
+        }
+    }
+
+    pub(super) fn publish(&mut self, dice: &mut Dice, ledger: &mut Ledger) -> LeaderInput {
+        let index = dice.below(self.producers.len() as u64) as usize;
+        let producer = &mut self.producers[index];
+        let bodies: Vec<Bytes> = (0..=dice.below(2))
+            .map(|_| {
+                producer.sent += 1;
+                Bytes::from(format!("{}.{:06}", producer.name, producer.sent))
+            })
+            .collect();
+        let (answer, answered) = oneshot::channel();
+        ledger
+            .order
+            .entry(producer.name.clone())
+            .or_default()
+            .extend(bodies.iter().cloned());
+        let messages = bodies
+            .iter()
+            .map(|body| NewMessage::new(body.clone(), LogTime::new(1)))
+            .collect();
+        producer.pending.push((bodies, answered));
+        LeaderInput::Publish(Publish {
+            messages,
+            answer: answer.into(),
+            place: None,
+            _held: Held::Nothing,
+        })
+    }
+
+    pub(super) fn subscribe(&mut self) -> LeaderInput {
+        self.next_id += 1;
+        let id = SubscriptionId(self.next_id);
+        let (deliveries, receiver) = mpsc::unbounded_channel();
+        let (answer, answered) = oneshot::channel();
+        self.consumers.push(Consumer {
+            id,
+            deliveries: receiver,
+            answer: Some(answered),
+            table: LeaseTable::new(MSG_TIMEOUT, MSG_TIMEOUT * 2),
+            held: BTreeMap::new(),
+        });
+        LeaderInput::Subscribe(Subscribe {
+            id,
+            channel: "ledger".parse().expect("a valid name"),
+            options: SubscriptionOptions {
+                client: client(),
+                msg_timeout: MSG_TIMEOUT,
+            },
+            deliveries,
+            answer,
+        })
+    }
+
+    /// Takes answers and deliveries. Says which consumers have just been attached.
+    pub(super) fn look(&mut self, ledger: &mut Ledger, now: Monotonic) -> Vec<SubscriptionId> {
+        for producer in &mut self.producers {
+            producer.pending.retain_mut(|(bodies, answer)| match answer.try_recv() {
+                Ok(Ok(())) => {
+                    ledger.safe.extend(bodies.drain(..));
+                    false
+                }
+                Ok(Err(PublishError::TimedOut)) => {
+                    ledger.unknown += 1;
+                    false
+                }
+                Ok(Err(error)) => panic!("a publish failed with {error:?}"),
+                Err(oneshot::error::TryRecvError::Empty) => true,
+                Err(oneshot::error::TryRecvError::Closed) => panic!("a publish was dropped without an answer"),
+            });
+        }
+        let mut attached = Vec::new();
+        for consumer in &mut self.consumers {
+            if let Some(answer) = &mut consumer.answer {
+                match answer.try_recv() {
+                    Ok(Ok(())) => {
+                        consumer.answer = None;
+                        attached.push(consumer.id);
+                    }
+                    Ok(Err(error)) => panic!("a subscription failed: {error}"),
+                    Err(oneshot::error::TryRecvError::Empty) => {}
+                    Err(oneshot::error::TryRecvError::Closed) => panic!("a subscription was dropped"),
+                }
+            }
+            loop {
+                match consumer.deliveries.try_recv() {
+                    Ok(SubscriptionEvent::Deliver(delivery)) => {
+                        ledger.delivered(&delivery, self.process);
+                        consumer.table.delivered(&delivery, now);
+                        consumer.held.insert(delivery.token.seq, delivery);
+                    }
+                    Ok(SubscriptionEvent::Emptied) => panic!("nobody empties"),
+                    Err(mpsc::error::TryRecvError::Empty) => break,
+                    Err(mpsc::error::TryRecvError::Disconnected) => panic!("a consumer was disconnected"),
+                }
+            }
+        }
+        attached
+    }
+
+    /// A consumer does something with a message that it holds.
+    pub(super) fn settle(&mut self, dice: &mut Dice, ledger: &mut Ledger, may_requeue: bool) -> Option<LeaderInput> {
+        let with: Vec<usize> = (0..self.consumers.len())
+            .filter(|i| !self.consumers[*i].held.is_empty())
+            .collect();
+        let consumer = &mut self.consumers[*dice.pick(&with)?];
+        let held: Vec<Seq> = consumer.held.keys().copied().collect();
+        let mut events = Vec::new();
+        for _ in 0..=dice.below(3) {
+            let Some(seq) = dice.pick(&held).copied() else { break };
+            if consumer.held.remove(&seq).is_none() {
+                continue;
+            }
+            ledger.holders.remove(&seq);
+            events.push(if may_requeue && dice.one_in(5) {
+                requeue(&mut consumer.table, seq)
+            } else {
+                ledger.finished.insert(seq, self.process);
+                consumer.table.finish(seq).expect("held")
+            });
+        }
+        Some(LeaderInput::LeaseEvents { events })
+    }
+
+    /// A consumer's connection ends. What it held runs out in time.
+    pub(super) fn disconnect(&mut self, dice: &mut Dice, ledger: &mut Ledger) -> Option<LeaderInput> {
+        let attached: Vec<usize> = (0..self.consumers.len())
+            .filter(|i| self.consumers[*i].answer.is_none())
+            .collect();
+        let consumer = self.consumers.remove(*dice.pick(&attached)?);
+        // Anything that is still in its channel was never seen.
+        for seq in consumer.held.keys() {
+            ledger.holders.remove(seq);
+        }
+        Some(LeaderInput::Disconnected {
+            subscription: consumer.id,
+            leases: consumer.table.disconnect(),
+        })
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.producers.iter().any(|producer| !producer.pending.is_empty())
+            || self.consumers.iter().any(|consumer| consumer.answer.is_some())
+    }
+}
+
+fn requeue(table: &mut LeaseTable, seq: Seq) -> LeaseEvent {
+    table.requeue(seq, 0).expect("held")
+}

@@ -1,0 +1,107 @@
+//! The two machines of a topic on one node, and who of them gets what.
+
+use bytes::Bytes;
+use nsquorum_consensus::TopicEvent;
+use nsquorum_environment::Monotonic;
+use nsquorum_links::Received;
+use nsquorum_topic::SessionId;
+
+use super::input::{Held, TopicInput};
+use super::machine::{Ended, TopicLeader};
+use super::nodes::PeerLink;
+use crate::router::TopicRouter;
+use crate::wire::{Framed, FromLeader, ToLeader, is_from_leader};
+
+/// The two machines of a topic on this node.
+pub(crate) struct Machines {
+    pub(crate) leader: TopicLeader,
+    /// `None` on a node that is alone.
+    pub(crate) router: Option<TopicRouter>,
+}
+
+impl Machines {
+    /// Takes an event of the topic's group.
+    pub(crate) fn event(&mut self, event: TopicEvent, now: Monotonic) {
+        self.leader.event(event, now);
+        self.settle(now);
+        let (Some(router), Some(term)) = (&mut self.router, self.leader.leads()) else {
+            return;
+        };
+        if router.term() > term {
+            // The log tells of a leadership that is over already.
+            let later = router.term();
+            self.leader.overruled(later);
+            self.leader.take_ended();
+            return;
+        }
+        if !router.is_local(term) {
+            let (state, questions) = router.local_leads(term);
+            self.leader.take_over(state, now);
+            for question in questions {
+                self.leader.input(question, now);
+            }
+        }
+    }
+
+    /// Takes what reaches the topic.
+    pub(crate) fn input(&mut self, input: TopicInput, now: Monotonic) {
+        match input {
+            TopicInput::Client(input) => {
+                let input = match &mut self.router {
+                    None => Some(input),
+                    Some(router) => router.input(input, now),
+                };
+                if let Some(input) = input {
+                    self.leader.input(input, now);
+                }
+            }
+            TopicInput::Frame { from, frame } => self.frame(from, frame, now),
+            TopicInput::Peer { node, link } => {
+                self.leader.peer(node, link, now);
+                if let Some(router) = &mut self.router {
+                    router.peer(node, matches!(link, PeerLink::Up(_)), now);
+                }
+            }
+        }
+    }
+
+    fn frame(&mut self, from: SessionId, frame: Received, now: Monotonic) {
+        let bytes = Bytes::clone(&frame);
+        let result = if is_from_leader(&bytes) {
+            Framed::<FromLeader>::parse(bytes).map(|parsed| self.frame_from_leader(from, parsed, now))
+        } else {
+            let held = Held::Credit { _frame: frame };
+            Framed::<ToLeader>::parse(bytes).map(|parsed| self.leader.frame(from, parsed, held, now))
+        };
+        if let Err(error) = result {
+            tracing::error!(node = from.node.get(), %error, "a frame of another node cannot be read: is it of the same version?");
+            metrics::counter!("nsquorum_broker_frames_unreadable_total").increment(1);
+        }
+    }
+
+    fn frame_from_leader(&mut self, from: SessionId, frame: Framed<FromLeader>, now: Monotonic) {
+        let Some(router) = &mut self.router else { return };
+        if let Some(term) = router.overrules(&frame) {
+            self.leader.overruled(term);
+            self.settle(now);
+        }
+        if let Some(router) = &mut self.router {
+            router.frame(from.node, frame, now);
+        }
+    }
+
+    /// The end of a leadership reaches the router before anything else does.
+    pub(crate) fn settle(&mut self, now: Monotonic) {
+        match (self.leader.take_ended(), &mut self.router) {
+            (Some(Ended::Leadership(state)), Some(router)) => router.take_back(*state, now),
+            (Some(Ended::Topic(why)), Some(router)) => router.over(why),
+            (_, None) | (None, _) => {}
+        }
+    }
+
+    /// When one of them has something to do if no input arrives before.
+    pub(crate) fn wake_at(&self) -> Option<Monotonic> {
+        let router = self.router.as_ref().and_then(TopicRouter::wake_at);
+        self.leader.wake_at().into_iter().chain(router).min()
+    }
+}

@@ -1,0 +1,122 @@
+//! Three brokers over links and stores in memory: any node takes any request, and a leader's death is a pause.
+
+mod cluster;
+
+use std::time::Duration;
+
+use cluster::{NODES, TestCluster, within};
+use nsquorum_broker::{AdminAction, AdminError};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_takes_publishes_and_delivers() {
+    let cluster = TestCluster::start().await;
+    let mut consumers = Vec::new();
+    for node in NODES {
+        consumers.push(cluster.subscribe(node, "ledger", 10).await);
+    }
+    let mut sent = Vec::new();
+    for round in 0..5 {
+        for node in NODES {
+            let body = format!("{round} through {node}");
+            cluster.publish(node, &[&body]).await.expect("stored");
+            sent.push(body);
+        }
+    }
+    let mut seen = Vec::new();
+    while seen.len() < sent.len() {
+        for consumer in &mut consumers {
+            while let Some(delivery) = consumer.receive_within(Duration::from_millis(20)).await {
+                assert_eq!(delivery.token.attempts.get(), 1);
+                seen.push(String::from_utf8(delivery.body.to_vec()).expect("text"));
+                consumer.finish(&delivery);
+            }
+        }
+    }
+    seen.sort();
+    sent.sort();
+    assert_eq!(seen, sent);
+    for node in NODES {
+        cluster
+            .wait_for_stats(node, |stats| {
+                stats.channels.first().is_some_and(|channel| {
+                    channel.depth == 0 && channel.in_flight_count == 0 && channel.message_count == 15
+                })
+            })
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_administers() {
+    let cluster = TestCluster::start().await;
+    for (node, name) in NODES.into_iter().zip(["a", "b", "c"]) {
+        let channel = cluster::name(name);
+        cluster
+            .administer(node, AdminAction::CreateChannel(channel.clone()))
+            .await
+            .expect("created");
+        cluster
+            .administer(node, AdminAction::PauseChannel(channel))
+            .await
+            .expect("paused");
+    }
+    for node in NODES {
+        let names: Vec<String> = cluster
+            .channels(node)
+            .await
+            .iter()
+            .map(|name| name.as_str().to_owned())
+            .collect();
+        assert_eq!(names, ["a", "b", "c"]);
+        let missing = AdminAction::DeleteChannel(cluster::name("missing"));
+        assert_eq!(
+            cluster.administer(node, missing).await,
+            Err(AdminError::ChannelNotFound)
+        );
+    }
+    let stats = cluster.stats(NODES[2]).await;
+    assert!(stats.channels.iter().all(|channel| channel.paused));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leaders_death_is_a_pause() {
+    let mut cluster = TestCluster::start().await;
+    cluster.publish(NODES[0], &["held"]).await.expect("stored");
+    let leader = cluster.leader().await;
+    let survivors: Vec<_> = NODES.into_iter().filter(|node| *node != leader).collect();
+    let mut consumer = cluster.subscribe(survivors[0], "ledger", 10).await;
+    let held = within(consumer.receive()).await;
+
+    let publishing: Vec<_> = (0..50)
+        .map(|i| cluster.start_publish(survivors[usize::from(i % 2 == 0)], &[&format!("{i:02}")]))
+        .collect();
+    cluster.kill(leader);
+    for ticket in publishing {
+        within(ticket).await.expect("a leader's death is no error");
+    }
+
+    let mut seen = Vec::new();
+    while seen.len() < 50 {
+        let delivery = within(consumer.receive()).await;
+        assert_ne!(delivery.token.seq, held.token.seq, "a message that is still held");
+        seen.push(String::from_utf8(delivery.body.to_vec()).expect("text"));
+        consumer.finish(&delivery);
+    }
+    // Each once, and those of one connection in their order.
+    let even: Vec<&String> = seen
+        .iter()
+        .filter(|body| body.as_bytes()[1].is_multiple_of(2))
+        .collect();
+    assert!(even.is_sorted(), "{even:?}");
+    assert_eq!(even.len(), 25);
+    consumer.finish(&held);
+    cluster
+        .wait_for_stats(survivors[1], |stats| {
+            stats.message_count == 51
+                && stats
+                    .channels
+                    .first()
+                    .is_some_and(|channel| channel.depth == 0 && channel.in_flight_count == 0)
+        })
+        .await;
+}
