@@ -19,6 +19,7 @@ node_test() { cargo test --locked --release -p nsquorum-node-tests --test "$1" -
 # Where a line's log and result are: the name says what it ran on.
 place() {
     local inputs=(Cargo.toml Cargo.lock .cargo clippy.toml dev build/environment.sh build/rocksdb.sh build/bench.sh crates tests)
+    [ ! -d proto ] || inputs+=(proto)
     [ "$1" != invoices ] || inputs+=(examples)
     local key
     case "$commit" in
@@ -29,7 +30,7 @@ place() {
 }
 
 # Names of the lines, in the order in which they run: cheap ones first.
-lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart interop invoices bench)
+lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart clusters interop invoices bench)
 
 line_check() { ./dev check; }                                                                # acceptance 1 (part)
 line_interop() { tests/interop/run --count 100000; }                                         # acceptance 2
@@ -48,6 +49,7 @@ line_damage() { NSQUORUM_FLIPS=1000 node_test damage; }                         
 line_bench() { build/bench.sh --runs 5 --json "$(place bench).json"; }                          # acceptance 6
 line_disk_full() { NSQUORUM_FULL_DISKS=20 node_test disk_full; }                                                 # acceptance 7
 line_memory() { NSQUORUM_BACKLOG=1000000 node_test memory; }                                 # acceptance 7
+line_clusters() { cargo test --locked --release -p nsquorum-cluster-tests -- --nocapture --test-threads 1; }  # three replicas: smoke counts only
 line_restart() { node_test restart; }                                                        # acceptance 1, 7
 
 if [ "${1:-}" = --list ]; then

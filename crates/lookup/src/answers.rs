@@ -8,13 +8,13 @@ use crate::ProducerDescription;
 #[derive(Serialize)]
 pub(crate) struct LookupAnswer<'a> {
     pub(crate) channels: Vec<String>,
-    pub(crate) producers: [&'a ProducerDescription; 1],
+    pub(crate) producers: Vec<&'a ProducerDescription>,
 }
 
 /// GET /nodes.
 #[derive(Serialize)]
 pub(crate) struct NodesAnswer<'a> {
-    pub(crate) producers: [NodeAnswer<'a>; 1],
+    pub(crate) producers: Vec<NodeAnswer<'a>>,
 }
 
 /// One node, with two lists of equal length.
@@ -50,7 +50,7 @@ mod tests {
         let producer = producer();
         let answer = LookupAnswer {
             channels: vec!["c1".to_owned()],
-            producers: [&producer],
+            producers: vec![&producer],
         };
         let expected = format!(r#"{{"channels":["c1"],"producers":[{{{FIELDS}}}]}}"#);
         assert_eq!(serde_json::to_string(&answer).unwrap(), expected);
@@ -66,7 +66,7 @@ mod tests {
         };
         let expected = format!(r#"{{"producers":[{{{FIELDS},"tombstones":[false],"topics":["t1"]}}]}}"#);
         assert_eq!(
-            serde_json::to_string(&NodesAnswer { producers: [node] }).unwrap(),
+            serde_json::to_string(&NodesAnswer { producers: vec![node] }).unwrap(),
             expected
         );
     }

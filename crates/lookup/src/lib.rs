@@ -7,7 +7,7 @@
 mod answers;
 mod routes;
 
-use nsquorum_broker::{AdminAction, AdminError, Broker};
+use nsquorum_broker::{AdminAction, AdminError, Broker, NodeDescription};
 use nsquorum_http::{HttpError, Query, Reply, Request, Resolution, Response, RoutedReply, Service, StatusCode};
 use nsquorum_protocol::{ChannelName, TopicName};
 
@@ -37,6 +37,21 @@ pub struct ProducerDescription {
     pub topology_region: String,
 }
 
+impl From<NodeDescription> for ProducerDescription {
+    fn from(node: NodeDescription) -> Self {
+        Self {
+            remote_address: format!("{}:{}", node.broadcast_address, node.tcp_port),
+            hostname: node.hostname,
+            broadcast_address: node.broadcast_address,
+            tcp_port: node.tcp_port,
+            http_port: node.http_port,
+            version: node.version,
+            topology_zone: node.topology_zone,
+            topology_region: node.topology_region,
+        }
+    }
+}
+
 /// Answers nsqlookupd's HTTP requests.
 #[derive(Clone)]
 pub struct LookupFrontend {
@@ -45,7 +60,7 @@ pub struct LookupFrontend {
 }
 
 impl LookupFrontend {
-    /// Discovery of the topics of `broker`, all of them at `producer`.
+    /// Discovery of the topics of `broker`, at `producer`, which is this node, and at the other nodes that hold them.
     pub fn new(broker: Broker, producer: ProducerDescription) -> Self {
         Self { broker, producer }
     }
@@ -92,9 +107,12 @@ impl LookupFrontend {
             .channels_of(topic)
             .await
             .ok_or(HttpError::not_found("TOPIC_NOT_FOUND"))?;
+        let name = TopicName::try_from(topic).map_err(|_| HttpError::not_found("TOPIC_NOT_FOUND"))?;
+        let others = self.broker.other_replicas(&name);
+        let others: Vec<ProducerDescription> = others.into_iter().map(ProducerDescription::from).collect();
         to_json(&LookupAnswer {
             channels,
-            producers: [&self.producer],
+            producers: std::iter::once(&self.producer).chain(&others).collect(),
         })
     }
 
@@ -107,13 +125,15 @@ impl LookupFrontend {
     fn nodes(&self) -> Answer {
         let topics = self.topics();
         // nsqadmin reads the two lists side by side and panics if they differ in length.
-        let tombstones = vec![false; topics.len()];
+        let others = self.broker.other_nodes();
+        let others: Vec<ProducerDescription> = others.into_iter().map(ProducerDescription::from).collect();
+        let node = |producer| NodeAnswer {
+            producer,
+            tombstones: vec![false; topics.len()],
+            topics: topics.clone(),
+        };
         to_json(&NodesAnswer {
-            producers: [NodeAnswer {
-                producer: &self.producer,
-                tombstones,
-                topics,
-            }],
+            producers: std::iter::once(&self.producer).chain(&others).map(node).collect(),
         })
     }
 

@@ -1,15 +1,17 @@
-//! Putting a node together: store, groups, broker.
+//! Putting a node together: store, links, groups, broker.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use nsquorum_broker::{Broker, BrokerConfig};
-use nsquorum_consensus::{ClusterOfOne, ConsensusError, ConsensusOptions, NodeIdentity};
+use nsquorum_broker::{Broker, BrokerConfig, NodeDescription};
+use nsquorum_consensus::{ClusterNode, ClusterPeers, ConsensusError, ConsensusOptions, NodeIdentity};
 use nsquorum_environment::Environment;
-use nsquorum_storage::{NodeStore as _, RocksStore, StorageError, StoreOptions};
+use nsquorum_storage::{Founding, NodeStore as _, RocksStore, StorageError, StoreOptions};
 
 use crate::cli::ServeArgs;
+use crate::cluster::{Joining, Peering};
 use crate::exit::Exit;
 use crate::serve::Stopped;
 
@@ -17,6 +19,7 @@ use crate::serve::Stopped;
 pub(crate) struct NodeSettings {
     data_path: PathBuf,
     memory_budget: u64,
+    publish_timeout: Duration,
     refuse_publishes_below: Option<u64>,
     refuse_all_below: Option<u64>,
 }
@@ -27,6 +30,7 @@ impl NodeSettings {
         Self {
             data_path: args.data_path.clone(),
             memory_budget: args.memory_budget,
+            publish_timeout: args.publish_timeout,
             refuse_publishes_below: args.disk_refuse_publishes_below,
             refuse_all_below: args.disk_refuse_all_below,
         }
@@ -57,14 +61,24 @@ const CHECKPOINT_BYTES_MIN: u64 = 1 << 20;
 /// A running node.
 pub(crate) struct Node {
     broker: Broker,
-    cluster: Arc<ClusterOfOne>,
+    cluster: Arc<ClusterNode>,
+    peering: Option<Peering>,
     store: RocksStore,
 }
 
 impl Node {
-    /// Opens the data and recovers; returns when every request can be answered.
-    pub(crate) async fn open(settings: NodeSettings, environment: Environment) -> Result<Self, Stopped> {
-        let options = settings.store_options(environment.clone());
+    /// Opens the data, finds the cluster and recovers; returns when every request can be answered.
+    pub(crate) async fn open(
+        settings: NodeSettings,
+        joining: Option<Joining>,
+        description: NodeDescription,
+        environment: Environment,
+    ) -> Result<Self, Stopped> {
+        let mut options = settings.store_options(environment.clone());
+        if let Some(joining) = &joining {
+            options.founding = Founding::Together;
+            joining.find_cluster(&options).await?;
+        }
         let opened = tokio::task::spawn_blocking(move || RocksStore::open(options)).await;
         let store = opened.context("opening the store failed")?.map_err(storage)?;
         let identity = NodeIdentity {
@@ -86,12 +100,36 @@ impl Node {
             // The log that is not covered by a checkpoint is what memtables hold on to: it follows the same budget.
             checkpoint_bytes: (settings.memory_budget / 4).clamp(CHECKPOINT_BYTES_MIN, CHECKPOINT_BYTES_MAX),
         };
-        let cluster = ClusterOfOne::start(consensus, Arc::new(broker.clone()))
-            .await
-            .map_err(consensus_failed)?;
-        let cluster = Arc::new(cluster);
+        let host = Arc::new(broker.clone());
+        let (cluster, peering) = match joining {
+            None => {
+                let cluster = ClusterNode::start(consensus, host).await.map_err(consensus_failed)?;
+                (Arc::new(cluster), None)
+            }
+            Some(joining) => {
+                let peering = joining.peering(store.identity())?;
+                broker.link(peering.links(), settings.publish_timeout);
+                let peers = ClusterPeers {
+                    links: peering.links(),
+                    members: peering.members(),
+                };
+                let cluster = ClusterNode::join(consensus, peers, host)
+                    .await
+                    .map_err(consensus_failed)?;
+                (Arc::new(cluster), Some(peering))
+            }
+        };
         broker.connect(Arc::clone(&cluster) as Arc<dyn nsquorum_consensus::Cluster>);
-        Ok(Self { broker, cluster, store })
+        if let Some(peering) = &peering {
+            peering.start();
+            cluster.announce(description).await.map_err(consensus_failed)?;
+        }
+        Ok(Self {
+            broker,
+            cluster,
+            peering,
+            store,
+        })
     }
 
     /// A handle to the broker.
@@ -102,13 +140,16 @@ impl Node {
     /// Stops the groups and closes the store. What was answered OK is on disk already.
     pub(crate) async fn stop(self) -> Result<(), Stopped> {
         self.cluster.stop().await;
+        if let Some(peering) = self.peering {
+            peering.stop();
+        }
         let store = self.store;
         let closed = tokio::task::spawn_blocking(move || store.close()).await;
         closed.context("closing the store failed")?.map_err(storage)
     }
 }
 
-fn storage(error: StorageError) -> Stopped {
+pub(crate) fn storage(error: StorageError) -> Stopped {
     Stopped {
         exit: Exit::of_storage(&error),
         cause: error.into(),

@@ -52,6 +52,21 @@ impl Exit {
         }
     }
 
+    /// What a code of [`Exit::code`] means, in a few words; `None` for a code that is none of ours.
+    pub(crate) const fn meaning(code: u8) -> Option<&'static str> {
+        Some(match code {
+            0 => "stopped",
+            1 => "could not start; see its log",
+            2 => "wrong flags",
+            70 => "a write or a sync failed",
+            71 => "no space left for a write",
+            72 => "stored data are damaged or impossible: see `nsquorum verify`",
+            73 => "the data directory is in use",
+            74 => "the data directory belongs to something else",
+            _ => return None,
+        })
+    }
+
     /// Ends the process here and now, from any thread: after a failed write nothing may go on.
     pub(crate) fn now(self) -> ! {
         std::process::exit(i32::from(self.code()))

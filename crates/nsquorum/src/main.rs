@@ -5,9 +5,11 @@
 
 mod bench;
 mod cli;
+mod cluster;
 mod compose;
 mod exit;
 mod serve;
+mod up;
 
 use std::process::ExitCode;
 

@@ -11,16 +11,18 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use nsquorum_broker::NodeDescription;
 use nsquorum_environment::Environment;
 use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, TcpServer};
 use nsquorum_http::{Gate, StopSignal, StopSource};
-use nsquorum_lookup::{LookupFrontend, ProducerDescription};
+use nsquorum_lookup::LookupFrontend;
 use nsquorum_protocol::ServerFeatures;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::cli::{ServeArgs, complain, start_logging};
+use crate::cluster::Joining;
 use crate::compose::{Node, NodeSettings};
 use crate::exit::Exit;
 use addresses::{Addresses, host_name, write_ports_file};
@@ -86,6 +88,7 @@ struct Listeners {
     tcp: TcpListener,
     http: TcpListener,
     lookup_http: Option<TcpListener>,
+    peer: Option<TcpListener>,
 }
 
 /// What stands behind the HTTP sockets once there is a broker.
@@ -105,6 +108,10 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
             "" => None,
             address => Some(addresses::listen(address, "--lookup-http-address")?),
         },
+        peer: match args.cluster_seeds.is_empty() {
+            true => None,
+            false => Some(addresses::listen(&args.peer_address, "--peer-address")?),
+        },
     };
     let addresses = Addresses::of(&listeners.tcp, &listeners.http, listeners.lookup_http.as_ref())?;
     tracing::info!(tcp = %addresses.tcp, http = %addresses.http, lookup_http = ?addresses.lookup_http, "listening");
@@ -114,13 +121,18 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
     let mut servers = JoinSet::new();
     let gates = open_http(&mut servers, listeners.http, listeners.lookup_http, &stopped);
 
-    let recovering = Node::open(NodeSettings::of(args), environment);
+    let joining = match listeners.peer {
+        Some(listener) => Some(Joining::new(args, listener, environment.clone())?),
+        None => None,
+    };
+    let config = Arc::new(config(args, started_at)?);
+    let description = description(args, &config, &addresses);
+    let recovering = Node::open(NodeSettings::of(args), joining, description.clone(), environment);
     let node = tokio::select! {
         node = Box::pin(recovering) => node?,
         () = signals.received() => return Ok(()),
     };
 
-    let config = Arc::new(config(args, started_at)?);
     let registry = ConnectionRegistry::default();
     let broker = node.broker();
     let ports = (addresses.tcp.port(), addresses.http.port());
@@ -133,7 +145,7 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
     ));
     gates
         .lookup_http
-        .open(LookupFrontend::new(broker.clone(), producer(args, &config, &addresses)));
+        .open(LookupFrontend::new(broker.clone(), description.into()));
     servers.spawn(TcpServer::new(broker, Arc::clone(&config), registry).serve(listeners.tcp, stopped.clone()));
     servers.spawn(fold_metrics(prometheus, stopped));
     if let Some(path) = &args.ports_file {
@@ -185,14 +197,13 @@ fn config(args: &ServeArgs, started_at: nsquorum_environment::WallTime) -> anyho
     })
 }
 
-fn producer(args: &ServeArgs, config: &FrontendConfig, addresses: &Addresses) -> ProducerDescription {
+/// How clients reach this node.
+fn description(args: &ServeArgs, config: &FrontendConfig, addresses: &Addresses) -> NodeDescription {
     let or_real = |port: u16, real: u16| if port == 0 { real } else { port };
-    let tcp_port = or_real(args.broadcast_tcp_port, addresses.tcp.port());
-    ProducerDescription {
-        remote_address: format!("{}:{tcp_port}", config.broadcast_address),
+    NodeDescription {
         hostname: config.hostname.clone(),
         broadcast_address: config.broadcast_address.clone(),
-        tcp_port,
+        tcp_port: or_real(args.broadcast_tcp_port, addresses.tcp.port()),
         http_port: or_real(args.broadcast_http_port, addresses.http.port()),
         version: config.features.version.clone(),
         topology_zone: config.features.topology_zone.clone(),

@@ -16,6 +16,7 @@ use clap::{Parser, Subcommand};
 use crate::bench;
 use crate::exit::{self, Exit};
 use crate::serve;
+use crate::up;
 
 pub(crate) use serve_args::ServeArgs;
 
@@ -31,6 +32,8 @@ enum Command {
     /// Run a node. Without flags: a durable node of one on nsqd's ports, with its data in the current directory.
     #[command(after_help = exit::HELP)]
     Serve(Box<ServeArgs>),
+    /// Run a whole cluster on this machine.
+    Up(Box<up::UpArgs>),
     /// Publish one message.
     Pub(publish::PubArgs),
     /// Print the messages of a topic as they come.
@@ -55,6 +58,7 @@ pub(crate) fn run() -> Exit {
     };
     match cli.command {
         Command::Serve(args) => serve::run(&args),
+        Command::Up(args) => client(Box::pin(up::run(*args))),
         Command::Pub(args) => client(publish::run(args)),
         Command::Tail(args) => client(tail::run(args)),
         Command::Bench(args) => client(Box::pin(bench::run(*args))),

@@ -36,6 +36,21 @@ pub(crate) struct ServeArgs {
     /// Where the data are; the current directory if not given.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) data_path: PathBuf,
+    /// Peer addresses of all nodes of the cluster, this one included; the same on every node. Without them the node is a cluster of one.
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',')]
+    pub(crate) cluster_seeds: Vec<String>,
+    /// How many nodes form the cluster: a check against a list of seeds that was cut short.
+    #[arg(long, value_name = "N", requires = "cluster_seeds")]
+    pub(crate) cluster_expect: Option<usize>,
+    /// Address for the other nodes of the cluster.
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4170")]
+    pub(crate) peer_address: String,
+    /// How the other nodes reach that address; one of the seeds. The peer address if not given.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) peer_broadcast_address: Option<String>,
+    /// A file with the secret that all nodes of the cluster share, at least 16 bytes. Without it only nodes on this machine are accepted.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cluster_secret_file: Option<PathBuf>,
     /// Longest message in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
     max_msg_size: usize,
