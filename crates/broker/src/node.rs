@@ -261,14 +261,23 @@ impl Broker {
         let cluster = self.0.cluster.get().ok_or(AdminError::TopicNotFound)?;
         let mut metadata = cluster.metadata();
         let record = metadata.borrow().topic(topic).ok_or(AdminError::TopicNotFound)?;
-        self.command(topic, Command::Topic(Event::DeleteTopic)).await?;
         let gone = metadata.wait_for(|state| state.topic(topic).is_none_or(|now| now.group != record.group));
-        match tokio::time::timeout(ADMIN_TIMEOUT, gone).await {
-            Ok(Ok(_)) => {
+        let deletion = async {
+            let mut gone = std::pin::pin!(gone);
+            tokio::select! {
+                // Another node's leader may be gone with its topic before its answer has come; what counts is that the topic is gone.
+                gone = &mut gone => return Ok(gone),
+                result = self.command(topic, Command::Topic(Event::DeleteTopic)) => result?,
+            }
+            Ok(gone.await)
+        };
+        match tokio::time::timeout(ADMIN_TIMEOUT, deletion).await {
+            Ok(Ok(Ok(_))) => {
                 self.forget(topic, record.group);
                 Ok(())
             }
-            Ok(Err(_)) => Err(AdminError::Unavailable("the node is stopping".into())),
+            Ok(Ok(Err(_))) => Err(AdminError::Unavailable("the node is stopping".into())),
+            Ok(Err(error)) => Err(error),
             Err(_) => Err(AdminError::Unavailable("timed out; it may still happen".into())),
         }
     }

@@ -120,6 +120,35 @@ async fn any_node_takes_any_request_and_all_have_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_administers_any_topic() {
+    let mut cluster = Cluster::start(3).await.unwrap();
+    let nodes = cluster.nodes().unwrap();
+    // The first leaders of neighbouring topics are different nodes, so each node acts for a topic of each.
+    for name in 0..3 {
+        for (place, node) in nodes.iter().enumerate() {
+            let topic = format!("topic-{name}-{place}");
+            for path in [
+                format!("/topic/create?topic={topic}"),
+                format!("/channel/create?topic={topic}&channel=ledger"),
+                format!("/pub?topic={topic}"),
+                format!("/channel/pause?topic={topic}&channel=ledger"),
+                format!("/channel/empty?topic={topic}&channel=ledger"),
+                format!("/channel/delete?topic={topic}&channel=ledger"),
+                format!("/topic/delete?topic={topic}"),
+            ] {
+                let answer = post(&node.http, &path, b"body").await.unwrap();
+                assert_eq!(answer.status, 200, "{path} at node {}: {}", node.id, answer.text);
+            }
+        }
+    }
+    for node in &nodes {
+        let topics = get(&node.lookup_http, "/topics").await.unwrap();
+        assert_eq!(topics.text, r#"{"topics":[]}"#, "node {}", node.id);
+    }
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_nodes_cost_no_message_and_surviving_producers_see_no_error() {
     let mut cluster = Cluster::start(3).await.unwrap();
     let nodes = cluster.nodes().unwrap();
