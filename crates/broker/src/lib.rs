@@ -11,6 +11,8 @@
 mod admission;
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod dice;
 mod leases;
 mod node;
 mod peers;

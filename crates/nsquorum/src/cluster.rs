@@ -90,12 +90,16 @@ impl Joining {
     /// Returns when the directory has a cluster.
     pub(crate) async fn find_cluster(&self, options: &StoreOptions) -> Result<(), Stopped> {
         let options = options.clone();
-        let opened = tokio::task::spawn_blocking(move || NodeDirectory::open(&options)).await;
-        let mut directory = opened.context("opening the directory failed")?.map_err(storage)?;
-        let identity = directory.identity().clone();
-        if identity.cluster.is_some() {
+        // Opening is a start of the node, with a write and a sync: not for a directory that has a cluster and is about to be opened for good.
+        let opened = tokio::task::spawn_blocking(move || match Identity::read(&options.directory) {
+            Ok(identity) if identity.cluster.is_some() => Ok(None),
+            _ => NodeDirectory::open(&options).map(Some),
+        });
+        let opened = opened.await.context("opening the directory failed")?.map_err(storage)?;
+        let Some(mut directory) = opened else {
             return Ok(());
-        }
+        };
+        let identity = directory.identity().clone();
         let links = self.links(identity_of(&identity));
         links.set_peers(self.others().map(PeerAddress::seed).collect());
         let listener = self.listener()?;

@@ -9,7 +9,7 @@ use nsquorum_environment::{Monotonic, WallTime};
 use nsquorum_topic::{LogTime, NewMessage, NodeId, Seq};
 use tokio::sync::{mpsc, oneshot};
 
-use super::history::Dice;
+use crate::dice::Dice;
 use crate::leases::{Delivery, LeaseEvent, LeaseTable};
 use crate::publish::PublishError;
 use crate::stats::ClientDescription;
@@ -229,11 +229,11 @@ impl Clients {
         let with: Vec<usize> = (0..self.consumers.len())
             .filter(|i| !self.consumers[*i].held.is_empty())
             .collect();
-        let consumer = &mut self.consumers[*dice.pick(&with)?];
+        let consumer = &mut self.consumers[dice.pick(&with)?];
         let held: Vec<Seq> = consumer.held.keys().copied().collect();
         let mut events = Vec::new();
         for _ in 0..=dice.below(3) {
-            let Some(seq) = dice.pick(&held).copied() else { break };
+            let Some(seq) = dice.pick(&held) else { break };
             if consumer.held.remove(&seq).is_none() {
                 continue;
             }
@@ -253,7 +253,7 @@ impl Clients {
         let attached: Vec<usize> = (0..self.consumers.len())
             .filter(|i| self.consumers[*i].answer.is_none())
             .collect();
-        let consumer = self.consumers.remove(*dice.pick(&attached)?);
+        let consumer = self.consumers.remove(dice.pick(&attached)?);
         // Anything that is still in its channel was never seen.
         for seq in consumer.held.keys() {
             ledger.holders.remove(seq);

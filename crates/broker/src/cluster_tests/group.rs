@@ -10,7 +10,7 @@ use nsquorum_topic::{
     TopicState,
 };
 
-use super::history::Dice;
+use crate::dice::Dice;
 
 const GROUP: GroupId = GroupId::new(1);
 

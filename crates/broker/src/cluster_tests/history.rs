@@ -10,41 +10,13 @@ use nsquorum_topic::{LogTime, NodeId, NodeIncarnation};
 use super::clients::{Clients, Ledger};
 use super::group::Group;
 use super::network::{Arrival, Network, session};
+use crate::dice::Dice;
 use crate::router::{RouterOutput, TopicRouter};
 use crate::subscription::SubscriptionId;
 use crate::topic_leader::{LeaderInput, LeaderLimits, Machines, Output, PeerLink, TopicInput, TopicLeader};
 
 const NODES: [NodeId; 3] = [NodeId::new(1), NodeId::new(2), NodeId::new(3)];
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// SplitMix64.
-pub(super) struct Dice(u64);
-
-impl Dice {
-    const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(super) const fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    pub(super) const fn one_in(&mut self, sides: u64) -> bool {
-        self.below(sides) == 0
-    }
-
-    pub(super) fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
-        if from.is_empty() {
-            None
-        } else {
-            from.get(self.below(from.len() as u64) as usize)
-        }
-    }
-}
 
 /// Counts over all histories, to see that they contain what they claim to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,7 +81,7 @@ pub(super) struct History {
 impl History {
     pub(super) fn run(seed: u64) -> Census {
         let mut history = Self {
-            dice: Dice(seed),
+            dice: Dice::new(seed),
             now: Monotonic::from_nanos(1_000_000_000),
             group: Group::new(&NODES),
             network: Network::default(),
@@ -231,7 +203,7 @@ impl History {
 
     fn elect(&mut self) {
         let alive: Vec<NodeId> = self.nodes.keys().copied().collect();
-        if let Some(leader) = self.dice.pick(&alive).copied() {
+        if let Some(leader) = self.dice.pick(&alive) {
             self.census.elections += 1;
             let wall = LogTime::new(self.now.as_nanos());
             self.group.elect(leader, wall, &mut self.dice);
@@ -255,7 +227,7 @@ impl History {
 
     fn mend_link(&mut self) {
         let directions = [&self.broken[..], &self.unnoticed[..]].concat();
-        if let Some((from, to)) = self.dice.pick(&directions).copied() {
+        if let Some((from, to)) = self.dice.pick(&directions) {
             self.connect(from, to);
         }
     }
@@ -284,7 +256,8 @@ impl History {
     fn ready(&mut self, id: NodeId) {
         let count = self.dice.below(6) as u32;
         self.client(id, |clients, dice, _| {
-            let subscription = dice.pick(&clients.consumers)?.id;
+            let place = dice.place(clients.consumers.len())?;
+            let subscription = clients.consumers[place].id;
             Some(LeaderInput::Ready { subscription, count })
         });
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use nsquorum_links::Class;
 use nsquorum_topic::{NodeId, NodeIncarnation, SessionId};
 
-use super::history::Dice;
+use crate::dice::Dice;
 
 type Queue = (NodeId, NodeId, Class);
 
@@ -44,7 +44,7 @@ impl Network {
             .filter(|(_, queue)| !queue.is_empty())
             .map(|(key, _)| *key)
             .collect();
-        let key = *dice.pick(&waiting)?;
+        let key = dice.pick(&waiting)?;
         let queue = self.queues.get_mut(&key)?;
         if is_faulty && dice.one_in(150) {
             self.lost += 1;

@@ -9,7 +9,7 @@ use nsquorum_protocol::ChannelName;
 use nsquorum_topic::Seq;
 use tokio::sync::{mpsc, oneshot};
 
-use super::dice::Dice;
+use crate::dice::Dice;
 use crate::leases::{Delivery, LeaseEvent, LeaseOutcome, LeaseTable, OrphanedLeases};
 use crate::stats::ClientDescription;
 use crate::subscription::{SubscribeError, SubscriptionEvent, SubscriptionId, SubscriptionOptions};

@@ -10,7 +10,7 @@ use nsquorum_topic::{
     NodeIncarnation, Seq, Term, TopicState,
 };
 
-use super::dice::Dice;
+use crate::dice::Dice;
 
 const GROUP: GroupId = GroupId::new(1);
 /// The node whose leader is tested.

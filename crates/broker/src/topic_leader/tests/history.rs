@@ -10,11 +10,11 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::oneshot;
 
 use super::consumers::Consumer;
-use super::dice::Dice;
 use super::group::{FakeGroup, ME, OTHER};
 use super::model::Model;
 use super::publishers::{Publishers, number_of};
 use super::topic;
+use crate::dice::Dice;
 use crate::leases::{LeaseEvent, OrphanedLeases};
 use crate::subscription::{SubscriptionEvent, SubscriptionId};
 use crate::topic_leader::input::{Command, LeaderInput};

@@ -6,7 +6,6 @@
 
 mod clients;
 mod consumers;
-mod dice;
 mod group;
 mod heal;
 mod history;

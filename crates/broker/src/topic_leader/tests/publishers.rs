@@ -7,7 +7,7 @@ use nsquorum_topic::NewMessage;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::oneshot::{self, Receiver};
 
-use super::dice::Dice;
+use crate::dice::Dice;
 use crate::node::AdminError;
 use crate::publish::PublishError;
 use crate::topic_leader::input::{Held, Publish};

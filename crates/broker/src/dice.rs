@@ -2,14 +2,14 @@
 
 /// SplitMix64.
 #[derive(Debug)]
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub(super) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) const fn next(&mut self) -> u64 {
+    pub(crate) const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,16 +18,16 @@ impl Dice {
     }
 
     /// A number below `end`, which must not be 0.
-    pub(super) const fn below(&mut self, end: u64) -> u64 {
+    pub(crate) const fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    pub(super) const fn one_in(&mut self, sides: u64) -> bool {
+    pub(crate) const fn one_in(&mut self, sides: u64) -> bool {
         self.below(sides) == 0
     }
 
     /// A place in something with `len` elements.
-    pub(super) const fn place(&mut self, len: usize) -> Option<usize> {
+    pub(crate) const fn place(&mut self, len: usize) -> Option<usize> {
         if len == 0 {
             None
         } else {
@@ -35,7 +35,7 @@ impl Dice {
         }
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
         self.place(from.len()).map(|place| from[place])
     }
 }
