@@ -10,6 +10,8 @@ mod log_store;
 mod machine;
 mod membership;
 mod network;
+#[cfg(test)]
+mod network_tests;
 mod replica;
 mod responder;
 mod serving;

@@ -50,7 +50,7 @@ const APPENDS_UNDER_WAY_MAX: usize = 64;
 const SNAPSHOT_PART_BYTES: usize = 1 << 20;
 /// How long news of a commit wait for entries to go with. Nobody waits for them: publishers are answered by the leader, and a follower that
 /// becomes the leader learns what is committed by committing its own first entry.
-const NOTICE_HELD_MAX: Duration = Duration::from_micros(1_500);
+pub(super) const NOTICE_HELD_MAX: Duration = Duration::from_micros(1_500);
 /// How long to wait before an unreachable peer is tried again. A link that comes up ends the wait.
 const BACKOFF: Duration = Duration::from_millis(200);
 

@@ -1,10 +1,11 @@
 //! The answering side: the handshake, and the task that reads what the peer sends.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, error, warn};
@@ -204,25 +205,40 @@ async fn read(core: &Core, accepted: Accepted, mut stream: Streaming<Dialled>) {
     let pending_bytes_max = usize::try_from(limits.class(class).queued_bytes_max).unwrap_or(usize::MAX);
     let mut assembler = Assembler::new(limits.frame_bytes_max, pending_bytes_max.saturating_mul(2));
     // The dialler first makes its other connection, and may then have nothing to say.
-    let mut patience = core.options.handshake_timeout + silence(core, class);
+    let mut silent_at = Instant::now() + core.options.handshake_timeout + silence(core, class);
+    // Made once and not for each message: the timer looks when it ends whether something was heard in the meantime.
+    let mut silent = pin!(tokio::time::sleep_until(silent_at));
+    let mut ended = pin!(end.cancelled());
+    let mut renamed = pin!(name.valid.cancelled());
     presence.evidence = loop {
         let message = tokio::select! {
-            message = timeout(patience, stream.message()) => message,
-            () = end.cancelled() => break Evidence::Reset,
-            () = name.valid.cancelled() => break Evidence::Closed,
+            biased;
+            () = &mut ended => break Evidence::Reset,
+            () = &mut renamed => break Evidence::Closed,
+            // Before the silence: a node that was stopped for a while finds both.
+            message = stream.message() => message,
+            () = &mut silent => {
+                if silent_at <= Instant::now() {
+                    break Evidence::TimedOut;
+                }
+                silent.as_mut().reset(silent_at);
+                continue;
+            }
         };
-        patience = silence(core, class);
+        silent_at = Instant::now() + silence(core, class);
+        if silent_at < silent.deadline() {
+            silent.as_mut().reset(silent_at);
+        }
         let write = match message {
-            Err(_) => break Evidence::TimedOut,
-            Ok(Err(status)) => {
+            Err(status) => {
                 debug!(%peer, %epoch, "connection broke: {status}");
                 break Evidence::Reset;
             }
-            Ok(Ok(None)) => break Evidence::Closed,
-            Ok(Ok(Some(Dialled {
+            Ok(None) => break Evidence::Closed,
+            Ok(Some(Dialled {
                 say: Some(dialled::Say::Write(write)),
-            }))) => write,
-            Ok(Ok(Some(_))) => break Evidence::Garbled,
+            })) => write,
+            Ok(Some(_)) => break Evidence::Garbled,
         };
         let deliver = |lane, bytes: bytes::Bytes| {
             let credit = FrameCredit {

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tonic::Status;
 
+use super::keep_alive::KeepAlive;
 use super::wire::{Answered, Credit, Credits, answered, service_to_wire};
 use crate::Lane;
 use crate::frame::Returned;
@@ -103,9 +104,7 @@ pub(super) struct Answers {
     carrying: Option<Arc<CreditReturn>>,
     /// Since something gathers.
     gathering: Option<Pin<Box<Sleep>>>,
-    /// When to say something even if there is nothing to say.
-    keep_alive: Pin<Box<Sleep>>,
-    keep_alive_every: Duration,
+    keep_alive: KeepAlive,
 }
 
 impl Answers {
@@ -114,14 +113,13 @@ impl Answers {
             handshake,
             carrying: None,
             gathering: None,
-            keep_alive: Box::pin(tokio::time::sleep(keep_alive_every)),
-            keep_alive_every,
+            keep_alive: KeepAlive::new(keep_alive_every),
         }
     }
 
     fn say(&mut self, lanes: BTreeMap<Lane, u64>) -> Poll<Option<Result<Answered, Status>>> {
         self.gathering = None;
-        self.keep_alive.set(tokio::time::sleep(self.keep_alive_every));
+        self.keep_alive.said();
         let credits = lanes.into_iter().map(|(lane, bytes)| Credit {
             service: service_to_wire(lane.service),
             group: lane.group.get(),
@@ -169,7 +167,7 @@ impl Stream for Answers {
             }
         }
         drop(gathered);
-        if self.keep_alive.as_mut().poll(cx).is_ready() {
+        if self.keep_alive.poll_due(cx).is_ready() {
             return self.say(BTreeMap::new());
         }
         Poll::Pending

@@ -19,6 +19,7 @@ mod credits;
 mod dial;
 mod dialler;
 mod incoming;
+mod keep_alive;
 mod links;
 mod options;
 mod pipe;

@@ -3,7 +3,6 @@
 //! The connection's own task pulls: there is no queue between the outbox and HTTP/2 and no task in between. Whatever gathered since the
 //! last pull goes out as one message and usually as one system call.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,8 +14,8 @@ use metrics::{Counter, Histogram, counter, histogram};
 use nsquorum_topic::NodeId;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::Sleep;
 
+use super::keep_alive::KeepAlive;
 use super::wire::{Chunk, Dialled, Write, dialled, service_to_wire};
 use crate::outbox::{ExcessCredit, Outbox, Refusal};
 use crate::{Class, Frame, Lane, Limits, LinkEpoch, SendError, Sending};
@@ -121,9 +120,7 @@ pub(super) enum Step {
 pub(super) struct Outgoing {
     handshake: mpsc::Receiver<Step>,
     carrying: Option<(Arc<Pipe>, LinkEpoch)>,
-    /// When to say something even if there is nothing to say.
-    keep_alive: Pin<Box<Sleep>>,
-    keep_alive_every: Duration,
+    keep_alive: KeepAlive,
 }
 
 impl Outgoing {
@@ -131,13 +128,12 @@ impl Outgoing {
         Self {
             handshake,
             carrying: None,
-            keep_alive: Box::pin(tokio::time::sleep(keep_alive_every)),
-            keep_alive_every,
+            keep_alive: KeepAlive::new(keep_alive_every),
         }
     }
 
     fn write(&mut self, write: Write) -> Poll<Option<Dialled>> {
-        self.keep_alive.set(tokio::time::sleep(self.keep_alive_every));
+        self.keep_alive.said();
         Poll::Ready(Some(Dialled {
             say: Some(dialled::Say::Write(write)),
         }))
@@ -179,7 +175,7 @@ impl Stream for Outgoing {
             let chunks = chunks.collect();
             return self.write(Write { chunks });
         }
-        if self.keep_alive.as_mut().poll(cx).is_ready() {
+        if self.keep_alive.poll_due(cx).is_ready() {
             return self.write(Write::default());
         }
         Poll::Pending

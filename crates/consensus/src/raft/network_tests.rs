@@ -1,0 +1,181 @@
+//! What a stream of appends sends, and when.
+
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::{Stream, StreamExt, stream};
+use nsquorum_environment::Environment;
+use nsquorum_links::{
+    Class, Evidence, Lane, LinkEpoch, Links, MemoryLinks, MemoryMesh, MeshOptions, PeerIdentity, Received, Receiver,
+    Service,
+};
+use nsquorum_storage::{ENTRY_HEADER_BYTES, Entry, EntryKind};
+use nsquorum_topic::{ClusterId, GroupId, LogIndex, NodeId, NodeIncarnation, Term};
+use openraft::network::RPCOption;
+use openraft::network::v2::RaftNetworkV2;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use openraft::vote::RaftVote;
+use openraft::vote::leader_id_std::{CommittedLeaderId, LeaderId};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::calls::Calls;
+use super::log_entry::LogEntry;
+use super::network::{NOTICE_HELD_MAX, PeerNetworkFactory, Peers};
+use super::types::RaftTypes;
+use super::wire::{Answer, RaftLogId, Request, VoteOf, call_of};
+
+const GROUP: GroupId = GroupId::new(7);
+const TERM: u64 = 3;
+
+/// What the peer saw of a request: how many entries, and how far the log is committed.
+type Seen = (usize, Option<u64>);
+
+/// Accepts every append.
+struct Follower {
+    links: Arc<MemoryLinks>,
+    seen: mpsc::UnboundedSender<Seen>,
+}
+
+impl Receiver for Follower {
+    fn up(&self, _peer: PeerIdentity, _epoch: LinkEpoch) {}
+
+    fn frame(&self, from: PeerIdentity, _epoch: LinkEpoch, lane: Lane, frame: Received) {
+        let Ok(Request::Append(request)) = Request::decode(&frame, GROUP) else {
+            panic!("only appends are sent here");
+        };
+        let commit = request.leader_commit.map(|commit| commit.index());
+        self.seen.send((request.entries.len(), commit)).unwrap();
+        let answer = Answer::Append(AppendEntriesResponse::Success).encode(call_of(&frame).unwrap());
+        self.links.try_send(from.node, lane, Class::Control, answer).unwrap();
+    }
+
+    fn down(&self, _node: NodeId, _epoch: LinkEpoch, _evidence: Evidence) {}
+}
+
+/// Gives answers to whoever waits.
+struct Leader(Arc<Calls>);
+
+impl Receiver for Leader {
+    fn up(&self, _peer: PeerIdentity, _epoch: LinkEpoch) {}
+
+    fn frame(&self, from: PeerIdentity, _epoch: LinkEpoch, _lane: Lane, frame: Received) {
+        let (call, answer) = Answer::decode(&frame).unwrap();
+        self.0.answered(from.node, call, answer);
+    }
+
+    fn down(&self, _node: NodeId, _epoch: LinkEpoch, _evidence: Evidence) {}
+}
+
+fn log_id(index: u64) -> RaftLogId {
+    RaftLogId::new(CommittedLeaderId::new(TERM), index)
+}
+
+/// A request with the entry `index`, or with none.
+fn append(entry: Option<u64>, previous: u64, commit: u64) -> AppendEntriesRequest<RaftTypes> {
+    let entry = entry.map(|index| {
+        let room = BytesMut::zeroed(ENTRY_HEADER_BYTES);
+        let entry = Entry::seal(room, EntryKind::Blank, GROUP, Term::new(TERM), LogIndex::new(index));
+        LogEntry::stored(entry).unwrap()
+    });
+    AppendEntriesRequest {
+        vote: VoteOf::from_leader_id(LeaderId { term: TERM, voted_for: 1 }, true),
+        prev_log_id: Some(log_id(previous)),
+        leader_commit: Some(log_id(commit)),
+        entries: entry.into_iter().collect(),
+    }
+}
+
+struct Pair {
+    factory: PeerNetworkFactory,
+    seen: mpsc::UnboundedReceiver<Seen>,
+    _mesh: MemoryMesh,
+    _links: [Arc<MemoryLinks>; 2],
+}
+
+fn pair() -> Pair {
+    let mesh = MemoryMesh::new(MeshOptions::default());
+    let join = |node| {
+        mesh.join(PeerIdentity {
+            cluster: Some(ClusterId::new([1; 16])),
+            node: NodeId::new(node),
+            incarnation: NodeIncarnation::new(1),
+        })
+    };
+    let (leader, follower) = (join(1), join(2));
+    let (sender, seen) = mpsc::unbounded_channel();
+    let calls = Calls::new(Arc::clone(&leader) as Arc<dyn Links>);
+    leader.register(Service::Raft, Arc::new(Leader(Arc::clone(&calls))));
+    let links = Arc::clone(&follower);
+    follower.register(Service::Raft, Arc::new(Follower { links, seen: sender }));
+    leader.start();
+    follower.start();
+    mesh.run(&Environment::system());
+    Pair {
+        factory: PeerNetworkFactory {
+            group: GROUP,
+            peers: Some(Peers {
+                calls,
+                snapshots: Arc::new(tokio::sync::Semaphore::new(1)),
+            }),
+        },
+        seen,
+        _mesh: mesh,
+        _links: [leader, follower],
+    }
+}
+
+fn requests() -> (
+    mpsc::UnboundedSender<AppendEntriesRequest<RaftTypes>>,
+    impl Stream<Item = AppendEntriesRequest<RaftTypes>> + Unpin + Send,
+) {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    (sender, stream::poll_fn(move |cx| receiver.poll_recv(cx)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_of_a_commit_wait_for_entries_to_go_with() {
+    let mut pair = pair();
+    let mut network = openraft::RaftNetworkFactory::new_client(&mut pair.factory, 2, &()).await;
+    tokio::task::yield_now().await;
+    let (sender, input) = requests();
+    let option = RPCOption::new(Duration::from_millis(200));
+    let mut answers = network.stream_append(input, option).await.unwrap();
+
+    // The first request asks whether the logs agree, and somebody waits for the answer.
+    let begun = Instant::now();
+    sender.send(append(None, 4, 4)).unwrap();
+    assert!(matches!(answers.next().await, Some(Ok(Ok(_)))));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(pair.seen.recv().await, Some((0, Some(4))));
+
+    // The news of entry 5 travel with entry 6.
+    sender.send(append(Some(5), 4, 4)).unwrap();
+    assert!(matches!(answers.next().await, Some(Ok(Ok(_)))));
+    sender.send(append(None, 5, 5)).unwrap();
+    assert!(matches!(futures_util::poll!(answers.next()), Poll::Pending));
+    sender.send(append(Some(6), 5, 5)).unwrap();
+    let accepted = answers.next().await;
+    assert!(matches!(accepted, Some(Ok(Ok(Some(last)))) if last.index() == 6));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(pair.seen.recv().await, Some((1, Some(4))));
+    assert_eq!(pair.seen.recv().await, Some((1, Some(5))));
+
+    // Nothing follows: the news go alone, and the newest are enough.
+    sender.send(append(None, 6, 5)).unwrap();
+    assert!(matches!(futures_util::poll!(answers.next()), Poll::Pending));
+    sender.send(append(None, 6, 6)).unwrap();
+    assert!(matches!(answers.next().await, Some(Ok(Ok(_)))));
+    assert!(begun.elapsed() >= NOTICE_HELD_MAX, "they waited");
+    assert!(begun.elapsed() < 3 * NOTICE_HELD_MAX, "not for long");
+    assert_eq!(pair.seen.recv().await, Some((0, Some(6))));
+
+    // The stream ends: what is held goes first.
+    sender.send(append(None, 6, 6)).unwrap();
+    drop(sender);
+    assert!(matches!(answers.next().await, Some(Ok(Ok(_)))));
+    assert!(answers.next().await.is_none());
+    assert_eq!(pair.seen.recv().await, Some((0, Some(6))));
+}
