@@ -1,5 +1,6 @@
 //! The flags of `serve`. Where nsqd has the flag, it has nsqd's name, form and default.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -51,6 +52,9 @@ pub(crate) struct ServeArgs {
     /// A file with the secret that all nodes of the cluster share, at least 16 bytes. Without it only nodes on this machine are accepted.
     #[arg(long, value_name = "FILE")]
     pub(crate) cluster_secret_file: Option<PathBuf>,
+    /// Threads that serve connections and groups; one per core if not given. The writer of the log and what reads the disk have their own.
+    #[arg(long, value_name = "N")]
+    pub(crate) worker_threads: Option<NonZeroUsize>,
     /// Longest message in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
     max_msg_size: usize,

@@ -1,5 +1,6 @@
 //! Which nodes a cluster of `up` has: the same on every start in a directory.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -113,6 +114,9 @@ impl Plan {
             |index: usize| kept.base_port + PORTS_PER_NODE * u16::try_from(index).expect("at most NODES_MAX nodes");
         let address = |index: usize, offset: u16| format!("127.0.0.1:{}", first_port(index) + offset);
         let seeds: Vec<String> = (0..kept.nodes).map(|index| address(index, 4)).collect();
+        // The nodes share this machine. More threads than cores would hand every message back and forth between them.
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let worker_threads = (cores / kept.nodes).max(1).to_string();
         let node = |index: usize| -> anyhow::Result<NodePlan> {
             let name = format!("node-{}", index + 1);
             let data_dir = dir.join(&name);
@@ -133,6 +137,8 @@ impl Plan {
                 &lookup_http,
                 "--broadcast-address",
                 "127.0.0.1",
+                "--worker-threads",
+                &worker_threads,
             ]
             .map(str::to_owned)
             .to_vec();
