@@ -2,14 +2,15 @@
 //!
 //! Read with the leniency of Go's JSON decoder, which every client was tested against: keys match in any case, unknown
 //! ones are skipped whatever they hold, `null` leaves the default, the body itself may be `null`, the last of several
-//! equal keys counts, and bytes that are not UTF-8 are replaced. As strict as it where it is: a number must be written
-//! as an integer, and no value is turned into another type.
+//! equal keys counts, and what is no Unicode (bytes that are not UTF-8, escapes of half a surrogate pair) is replaced.
+//! As strict as it where it is: a number must be written as an integer, and no value is turned into another type.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::error::{ErrorCode, ProtocolError};
+use crate::go_text::{fold_key, replace_lone_surrogates};
 
 /// What a client tells about itself and asks for. The numbers are as it sent them, in the protocol's spelling: 0 is
 /// "the server's default", -1 "off", and anything may still be out of range.
@@ -53,7 +54,7 @@ impl IdentifyRequest {
     /// # Errors
     /// `E_BAD_BODY IDENTIFY failed to decode JSON body`, for everything.
     pub fn parse(body: &[u8]) -> Result<Self, ProtocolError> {
-        serde_json::from_str(&String::from_utf8_lossy(body))
+        serde_json::from_str(&replace_lone_surrogates(String::from_utf8_lossy(body)))
             .map_err(|_| ProtocolError::new(ErrorCode::BadBody, "IDENTIFY failed to decode JSON body"))
     }
 }
@@ -80,9 +81,8 @@ impl<'de> Visitor<'de> for RequestVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<IdentifyRequest, A::Error> {
         let mut request = IdentifyRequest::default();
-        while let Some(mut key) = map.next_key::<String>()? {
-            key.make_ascii_lowercase();
-            match key.as_str() {
+        while let Some(key) = map.next_key::<String>()? {
+            match fold_key(&key).as_str() {
                 "client_id" => set(&mut map, &mut request.client_id)?,
                 "hostname" => set(&mut map, &mut request.hostname)?,
                 "user_agent" => set(&mut map, &mut request.user_agent)?,

@@ -9,6 +9,7 @@ mod decoder;
 pub mod encode;
 mod error;
 pub mod frame;
+mod go_text;
 mod identify;
 mod limits;
 mod line;

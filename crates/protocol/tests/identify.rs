@@ -74,6 +74,11 @@ fn is_as_lenient_as_go() {
     for (json, request) in table {
         assert_eq!(IdentifyRequest::parse(json.as_bytes()), Ok(request), "{json:.80}");
     }
+    let halves =
+        r#"{"hostname":"a\ud800b\udc00\ud83d\ude00\ud800A","\ud800":1,"u\u017fer_agent":"folded","TOPOLOGY_ZONE":"z"}"#;
+    let halves = parse(halves);
+    assert_eq!(halves.hostname, "a\u{fffd}b\u{fffd}\u{1f600}\u{fffd}A");
+    assert_eq!((&*halves.user_agent, &*halves.topology_zone), ("folded", "z"));
     let not_utf8 = IdentifyRequest::parse(b"{\"hostname\":\"\xff\"}").unwrap();
     assert_eq!(not_utf8.hostname, "\u{fffd}");
 }
