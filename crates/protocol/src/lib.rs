@@ -5,6 +5,7 @@
 //! byte that an unchanged NSQ client can see is decided in one place that can be tested with tables.
 
 mod command;
+pub mod compression;
 mod decoder;
 pub mod encode;
 mod error;

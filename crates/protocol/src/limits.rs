@@ -40,7 +40,7 @@ pub struct Limits {
     /// Longest flush period that a client may ask for (`max-output-buffer-timeout`).
     pub max_output_buffer_timeout_ms: u64,
     /// Highest deflate level that is granted; a higher wish is lowered, not refused (`max-deflate-level`).
-    pub max_deflate_level: i64,
+    pub max_deflate_level: u32,
 }
 
 impl Default for Limits {

@@ -12,7 +12,7 @@ use crate::identify::IdentifyRequest;
 use crate::limits::Limits;
 
 /// nsqd's deflate level for clients that name none.
-const DEFAULT_DEFLATE_LEVEL: i64 = 6;
+const DEFAULT_DEFLATE_LEVEL: u32 = 6;
 
 /// What the server has to offer, apart from its [`Limits`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,17 +77,15 @@ impl SessionSettings {
     }
 }
 
-/// The compression of a connection. One at most.
+/// The compression of a connection that has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// None.
-    None,
     /// Snappy in its framing format.
     Snappy,
     /// Deflate without a zlib header.
     Deflate {
-        /// The server's level; the client may use another.
-        level: i64,
+        /// The server's level, 1 to 9; the client may use another.
+        level: u32,
     },
 }
 
@@ -99,7 +97,7 @@ pub struct Negotiated {
     /// Whether TLS starts right after the answer, before any compression.
     pub tls_v1: bool,
     /// The compression that starts after that.
-    pub compression: Compression,
+    pub compression: Option<Compression>,
     response: Bytes,
 }
 
@@ -119,8 +117,8 @@ struct Answer<'a> {
     msg_timeout: u64,
     tls_v1: bool,
     deflate: bool,
-    deflate_level: i64,
-    max_deflate_level: i64,
+    deflate_level: u32,
+    max_deflate_level: u32,
     snappy: bool,
     sample_rate: u8,
     auth_required: bool,
@@ -156,17 +154,16 @@ impl IdentifyRequest {
             return Ok(Negotiated {
                 settings,
                 tls_v1: false,
-                compression: Compression::None,
+                compression: None,
                 response,
             });
         }
         let tls_v1 = features.tls_v1 && self.tls_v1;
         let deflate = features.deflate && self.deflate;
         let snappy = features.snappy && self.snappy;
-        let wish = if deflate && self.deflate_level > 0 {
-            self.deflate_level
-        } else {
-            DEFAULT_DEFLATE_LEVEL
+        let wish = match self.deflate_level {
+            level if deflate && level > 0 => u32::try_from(level).unwrap_or(u32::MAX),
+            _ => DEFAULT_DEFLATE_LEVEL,
         };
         let deflate_level = wish.min(limits.max_deflate_level);
         let compression = match (snappy, deflate) {
@@ -174,9 +171,9 @@ impl IdentifyRequest {
                 let text = "cannot enable both deflate and snappy compression";
                 return Err(ProtocolError::new(ErrorCode::IdentifyFailed, text));
             }
-            (true, false) => Compression::Snappy,
-            (false, true) => Compression::Deflate { level: deflate_level },
-            (false, false) => Compression::None,
+            (true, false) => Some(Compression::Snappy),
+            (false, true) => Some(Compression::Deflate { level: deflate_level }),
+            (false, false) => None,
         };
         let answer = Answer {
             max_rdy_count: limits.max_rdy_count,

@@ -213,7 +213,7 @@ fn the_answer_tells_what_was_granted() {
     );
     assert_eq!(std::str::from_utf8(negotiated.response()).unwrap(), expected);
     assert!(negotiated.tls_v1);
-    assert_eq!(negotiated.compression, Compression::Deflate { level: 4 });
+    assert_eq!(negotiated.compression, Some(Compression::Deflate { level: 4 }));
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn without_feature_negotiation_the_answer_is_ok_and_nothing_is_upgraded() {
     let negotiated = request.negotiate(&Limits::default(), &everything()).unwrap();
     assert_eq!(&negotiated.response()[..], b"OK");
     assert!(!negotiated.tls_v1);
-    assert_eq!(negotiated.compression, Compression::None);
+    assert_eq!(negotiated.compression, None);
     assert_eq!(
         negotiated.settings.heartbeat_interval_ms,
         Some(5000),
@@ -234,13 +234,16 @@ fn without_feature_negotiation_the_answer_is_ok_and_nothing_is_upgraded() {
 fn features_are_granted_only_if_both_sides_have_them() {
     let wish = parse(r#"{"feature_negotiation":true,"tls_v1":true,"snappy":true}"#);
     let negotiated = wish.negotiate(&Limits::default(), &ServerFeatures::default()).unwrap();
-    assert_eq!((negotiated.tls_v1, negotiated.compression), (false, Compression::None));
+    assert_eq!((negotiated.tls_v1, negotiated.compression), (false, None));
     let negotiated = wish.negotiate(&Limits::default(), &everything()).unwrap();
-    assert_eq!((negotiated.tls_v1, negotiated.compression), (true, Compression::Snappy));
+    assert_eq!(
+        (negotiated.tls_v1, negotiated.compression),
+        (true, Some(Compression::Snappy))
+    );
     let none = parse(r#"{"feature_negotiation":true}"#)
         .negotiate(&Limits::default(), &everything())
         .unwrap();
-    assert_eq!((none.tls_v1, none.compression), (false, Compression::None));
+    assert_eq!((none.tls_v1, none.compression), (false, None));
 }
 
 #[test]
@@ -258,7 +261,7 @@ fn two_compressions_are_refused_only_if_both_would_be_granted() {
     };
     assert_eq!(
         both.negotiate(&Limits::default(), &features).unwrap().compression,
-        Compression::Snappy
+        Some(Compression::Snappy)
     );
 }
 
@@ -269,7 +272,11 @@ fn the_deflate_level_is_lowered_not_refused() {
             r#"{{"feature_negotiation":true,"deflate":true,"deflate_level":{wish}}}"#
         ));
         let negotiated = request.negotiate(&Limits::default(), &everything()).unwrap();
-        assert_eq!(negotiated.compression, Compression::Deflate { level }, "level {wish}");
+        assert_eq!(
+            negotiated.compression,
+            Some(Compression::Deflate { level }),
+            "level {wish}"
+        );
     }
     let limits = Limits {
         max_deflate_level: 3,
@@ -277,7 +284,7 @@ fn the_deflate_level_is_lowered_not_refused() {
     };
     let request = parse(r#"{"feature_negotiation":true,"deflate":true}"#);
     let negotiated = request.negotiate(&limits, &everything()).unwrap();
-    assert_eq!(negotiated.compression, Compression::Deflate { level: 3 });
+    assert_eq!(negotiated.compression, Some(Compression::Deflate { level: 3 }));
 }
 
 #[test]

@@ -17,7 +17,7 @@ struct Info<'a> {
     max_heartbeat_interval: u64,
     max_output_buffer_size: usize,
     max_output_buffer_timeout: u64,
-    max_deflate_level: i64,
+    max_deflate_level: u32,
     topology_zone: &'a str,
     topology_region: &'a str,
 }
