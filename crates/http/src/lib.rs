@@ -13,6 +13,7 @@ mod query;
 mod reply;
 mod router;
 mod server;
+mod socket;
 mod stop;
 
 pub use body::{BodyError, read_body};
@@ -20,7 +21,8 @@ pub use gate::Gate;
 pub use query::{InvalidQuery, Query};
 pub use reply::{HttpError, Reply, RoutedReply};
 pub use router::{Resolution, Router};
-pub use server::{Service, bind, serve};
+pub use server::{Service, serve, serve_tls};
+pub use socket::{ListenAddress, Listener, Socket, bind};
 pub use stop::{StopSignal, StopSource};
 
 /// The request as the server hands it over; its body has not been read.

@@ -2,8 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,17 +9,20 @@ use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use crate::body::drain;
-use crate::{Request, Response, StopSignal};
+use crate::{Listener, Request, Response, Socket, StopSignal};
 
 /// Connections served at once; the next ones wait in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 16_384;
 /// How long requests in progress may take once the server stops.
 const STOP_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Rest after a failed accept (no file descriptors left): without it the loop would spin.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -34,20 +35,41 @@ pub trait Service: Send + Sync + 'static {
     fn handle(&self, request: &mut Request) -> impl Future<Output = Response> + Send;
 }
 
-/// A listening socket with `SO_REUSEADDR`: a node that was killed must be able to return to its port at once.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(1024)
+/// Serves connections until `stop`, then lets requests in progress end (up to 5 s).
+pub async fn serve<S: Service>(listener: impl Into<Listener>, service: Arc<S>, stop: StopSignal) {
+    let connection_stop = stop.clone();
+    accept(listener.into(), stop, move |socket| {
+        serve_connection(socket, Arc::clone(&service), connection_stop.clone())
+    })
+    .await;
 }
 
-/// Serves connections until `stop`, then lets requests in progress end (up to 5 s).
-pub async fn serve<S: Service>(listener: TcpListener, service: Arc<S>, mut stop: StopSignal) {
+/// As [`serve`], over TLS.
+pub async fn serve_tls<S: Service>(
+    listener: impl Into<Listener>,
+    acceptor: TlsAcceptor,
+    service: Arc<S>,
+    stop: StopSignal,
+) {
+    let connection_stop = stop.clone();
+    accept(listener.into(), stop, move |socket| {
+        let (acceptor, service, stop) = (acceptor.clone(), Arc::clone(&service), connection_stop.clone());
+        async move {
+            match tokio::time::timeout(HANDSHAKE_TIME_MAX, acceptor.accept(socket)).await {
+                Ok(Ok(stream)) => serve_connection(stream, service, stop).await,
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake took too long"),
+            }
+        }
+    })
+    .await;
+}
+
+/// Accepts connections and runs what `connection` makes of each.
+async fn accept<F>(listener: Listener, mut stop: StopSignal, connection: impl Fn(Socket) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -63,7 +85,8 @@ pub async fn serve<S: Service>(listener: TcpListener, service: Arc<S>, mut stop:
         };
         match accepted {
             (Ok((stream, _)), permit) => {
-                let connection = serve_connection(stream, Arc::clone(&service), stop.clone());
+                drop(stream.set_nodelay());
+                let connection = connection(stream);
                 connections.spawn(async move {
                     connection.await;
                     drop(permit);
@@ -81,8 +104,10 @@ pub async fn serve<S: Service>(listener: TcpListener, service: Arc<S>, mut stop:
     drop(tokio::time::timeout(STOP_TIME_MAX, ended).await);
 }
 
-async fn serve_connection<S: Service>(stream: TcpStream, service: Arc<S>, mut stop: StopSignal) {
-    drop(stream.set_nodelay(true));
+async fn serve_connection<S: Service, T>(stream: T, service: Arc<S>, mut stop: StopSignal)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request| {
         let service = Arc::clone(&service);
         async move {
