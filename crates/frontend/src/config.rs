@@ -8,6 +8,9 @@ use nsquorum_environment::WallTime;
 use nsquorum_protocol::{ChannelName, Limits, ServerFeatures, TopicName};
 use nsquorum_topic::Seq;
 
+use crate::auth::AuthSettings;
+use crate::tls::ServerTls;
+
 /// A stored message whose body does not match the checksum that was made where it entered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Corruption {
@@ -27,8 +30,15 @@ pub type CorruptionHook = Arc<dyn Fn(&Corruption) + Send + Sync>;
 pub struct FrontendConfig {
     /// Sizes and times that clients are held to.
     pub limits: Limits,
-    /// What IDENTIFY offers, and the version that clients see.
+    /// What IDENTIFY offers, and the version that clients see. Whether TLS is offered and AUTH required follows from `tls`
+    /// and `auth`.
     pub features: ServerFeatures,
+    /// TLS, if there is a certificate.
+    pub tls: Option<ServerTls>,
+    /// Whether clients of the TCP protocol must use TLS.
+    pub tls_required: bool,
+    /// Who knows what clients may do; without it all may do everything.
+    pub auth: Option<AuthSettings>,
     /// A publish without an answer for this long fails (its outcome is then unknown).
     pub publish_timeout: Duration,
     /// The name under which others reach this node (`/info`).
@@ -42,6 +52,15 @@ pub struct FrontendConfig {
 }
 
 impl FrontendConfig {
+    /// What IDENTIFY offers to a new connection.
+    pub(crate) fn offered(&self) -> ServerFeatures {
+        ServerFeatures {
+            tls_v1: self.tls.is_some(),
+            auth_required: self.auth.is_some(),
+            ..self.features.clone()
+        }
+    }
+
     /// Bytes of unanswered publishes that one connection may have: max(4 MiB, 2 x max-body-size). Enough that a client that pipelines does
     /// not block in its write while the disk works (go-nsq drops a connection whose write blocks for a second).
     pub fn read_ahead_bytes_max(&self) -> usize {

@@ -6,14 +6,18 @@
 //!
 //! The heart is the connection's step machine (module `connection`); the HTTP side is a table of routes over the same broker.
 
+mod auth;
 mod config;
 mod connection;
 mod http;
 mod metrics;
 mod registry;
 mod tcp;
+pub mod tls;
+mod transport;
 
+pub use auth::{AuthMethod, AuthSettings};
 pub use config::{Corruption, CorruptionHook, FrontendConfig};
 pub use http::HttpFrontend;
-pub use registry::{ConnectionRecord, ConnectionRegistry, ConnectionView};
+pub use registry::{ConnectionRecord, ConnectionRegistry, ConnectionView, Identity};
 pub use tcp::TcpServer;

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nsquorum_broker::ClientDescription;
-use nsquorum_protocol::{ConnectionState, TopicName};
+use nsquorum_protocol::{Compression, ConnectionState, TopicName};
 use parking_lot::Mutex;
+
+use crate::tls::TlsSession;
 
 /// All connections of a node; clones refer to the same.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +33,19 @@ pub struct ConnectionRecord {
 struct Changing {
     client: Arc<ClientDescription>,
     state: ConnectionState,
+    tls: Option<Arc<TlsSession>>,
+    compression: Option<Compression>,
+    identity: Option<Arc<Identity>>,
     published: BTreeMap<TopicName, u64>,
+}
+
+/// Who an auth server says a client is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// A name for it.
+    pub name: String,
+    /// Where more is to be found about it.
+    pub url: String,
 }
 
 /// A connection as `/stats` shows it.
@@ -41,6 +55,12 @@ pub struct ConnectionView {
     pub client: Arc<ClientDescription>,
     /// Its protocol state.
     pub state: ConnectionState,
+    /// Its TLS, if it has one.
+    pub tls: Option<Arc<TlsSession>>,
+    /// Its compression, if it has one.
+    pub compression: Option<Compression>,
+    /// Who an auth server says it is, if one was asked.
+    pub identity: Option<Arc<Identity>>,
     /// Messages published by it and answered with `OK`, by topic.
     pub published: BTreeMap<TopicName, u64>,
 }
@@ -84,6 +104,9 @@ impl ConnectionRecord {
         let changing = Changing {
             client: Arc::new(client),
             state: ConnectionState::Init,
+            tls: None,
+            compression: None,
+            identity: None,
             published,
         };
         Self {
@@ -105,6 +128,19 @@ impl ConnectionRecord {
         self.changing.lock().state = state;
     }
 
+    pub(crate) fn set_tls(&self, session: TlsSession) {
+        self.changing.lock().tls = Some(Arc::new(session));
+    }
+
+    pub(crate) fn set_compression(&self, compression: Compression) {
+        self.changing.lock().compression = Some(compression);
+    }
+
+    pub(crate) fn set_identity(&self, name: &str, url: &str) {
+        let (name, url) = (name.to_owned(), url.to_owned());
+        self.changing.lock().identity = Some(Arc::new(Identity { name, url }));
+    }
+
     /// `count` messages for `topic` were answered with `OK`.
     pub(crate) fn count_published(&self, topic: &TopicName, count: u64) {
         let mut changing = self.changing.lock();
@@ -120,6 +156,9 @@ impl ConnectionRecord {
         ConnectionView {
             client: Arc::clone(&changing.client),
             state: changing.state,
+            tls: changing.tls.clone(),
+            compression: changing.compression,
+            identity: changing.identity.clone(),
             published: changing.published.clone(),
         }
     }

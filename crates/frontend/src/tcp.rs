@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nsquorum_broker::{Broker, ClientDescription};
-use nsquorum_http::StopSignal;
-use tokio::net::{TcpListener, TcpStream};
+use nsquorum_http::{Listener, Socket, StopSignal};
 use tokio::task::JoinSet;
 
 use crate::config::FrontendConfig;
@@ -25,6 +25,7 @@ pub struct TcpServer {
     config: Arc<FrontendConfig>,
     registry: ConnectionRegistry,
     metrics: FrontendMetrics,
+    unix_clients: AtomicU64,
 }
 
 impl TcpServer {
@@ -35,18 +36,20 @@ impl TcpServer {
             config,
             registry,
             metrics: FrontendMetrics::new(),
+            unix_clients: AtomicU64::new(1),
         }
     }
 
     /// Serves until `stop`; then accepts nothing more, lets publishes in progress be answered (up to the publish timeout), and closes.
-    pub async fn serve(self, listener: TcpListener, mut stop: StopSignal) {
+    pub async fn serve(self, listener: impl Into<Listener>, mut stop: StopSignal) {
+        let listener = listener.into();
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 biased;
                 () = stop.stopped() => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => drop(connections.spawn(self.connection(stream, address, stop.clone()))),
+                    Ok((socket, address)) => drop(connections.spawn(self.connection(socket, address, stop.clone()))),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
                         tokio::time::sleep(ACCEPT_REST).await;
@@ -72,18 +75,28 @@ impl TcpServer {
         }
     }
 
+    /// `ip:port`, or a name that is as unique.
+    fn remote_address(&self, address: Option<SocketAddr>) -> String {
+        match address {
+            Some(address) => address.to_string(),
+            None => format!("unix:{}", self.unix_clients.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
     fn connection(
         &self,
-        stream: TcpStream,
-        address: SocketAddr,
+        socket: Socket,
+        address: Option<SocketAddr>,
         stop: StopSignal,
     ) -> impl Future<Output = ()> + Send + 'static {
+        // As in nsqd, who comes through the file system has no address, which then stands for a name either.
+        let remote_ip = address.map(|address| address.ip().to_string()).unwrap_or_default();
         let (broker, config, metrics) = (self.broker.clone(), Arc::clone(&self.config), self.metrics.clone());
         let registration = self.registry.register(ClientDescription {
-            client_id: address.ip().to_string(),
-            hostname: address.ip().to_string(),
+            client_id: remote_ip.clone(),
+            hostname: remote_ip.clone(),
             user_agent: String::new(),
-            remote_address: address.to_string(),
+            remote_address: self.remote_address(address),
             connected_at: broker.environment().clock.wall(),
             sample_rate: 0,
             topology_zone: String::new(),
@@ -92,8 +105,7 @@ impl TcpServer {
         async move {
             metrics.connections_total.increment(1);
             metrics.connections.increment(1);
-            // Without it the kernel would hold small answers back.
-            if let Err(error) = stream.set_nodelay(true) {
+            if let Err(error) = socket.set_nodelay() {
                 tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
             let record = registration.record();
@@ -102,9 +114,10 @@ impl TcpServer {
                 config,
                 metrics: metrics.clone(),
                 record,
+                remote_ip,
                 stop,
             };
-            connection::run(stream, parts).await;
+            connection::run(socket, parts).await;
             metrics.connections.decrement(1);
             drop(registration);
         }

@@ -9,6 +9,8 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::message_id::MessageId;
+use crate::name::{ChannelName, TopicName};
+use crate::quote::go_quote;
 
 /// The first word of an error frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +31,12 @@ pub enum ErrorCode {
     IdentifyFailed,
     /// `E_AUTH_DISABLED`: AUTH was sent to a server that has no authentication.
     AuthDisabled,
+    /// `E_AUTH_FAILED`: who the client is could not be found out.
+    AuthFailed,
+    /// `E_AUTH_FIRST`: the command needs an AUTH before it.
+    AuthFirst,
+    /// `E_UNAUTHORIZED`: the client may not do this.
+    Unauthorized,
     /// `E_SUB_FAILED`: the subscription was refused.
     SubFailed,
     /// `E_PUB_FAILED`: the outcome of a PUB is unknown or it was refused.
@@ -57,6 +65,9 @@ impl ErrorCode {
             Self::BadProtocol => "E_BAD_PROTOCOL",
             Self::IdentifyFailed => "E_IDENTIFY_FAILED",
             Self::AuthDisabled => "E_AUTH_DISABLED",
+            Self::AuthFailed => "E_AUTH_FAILED",
+            Self::AuthFirst => "E_AUTH_FIRST",
+            Self::Unauthorized => "E_UNAUTHORIZED",
             Self::SubFailed => "E_SUB_FAILED",
             Self::PubFailed => "E_PUB_FAILED",
             Self::MpubFailed => "E_MPUB_FAILED",
@@ -193,6 +204,36 @@ impl ProtocolError {
         Self::new(ErrorCode::AuthDisabled, "AUTH disabled")
     }
 
+    /// A second AUTH.
+    pub fn auth_already_set() -> Self {
+        Self::new(ErrorCode::Invalid, "AUTH already set")
+    }
+
+    /// The auth server did not answer, or not as it should; which of it the client is not told.
+    pub fn auth_failed() -> Self {
+        Self::new(ErrorCode::AuthFailed, "AUTH failed")
+    }
+
+    /// The auth server knows nothing that the client may do.
+    pub fn no_authorizations() -> Self {
+        Self::new(ErrorCode::Unauthorized, "AUTH no authorizations found")
+    }
+
+    /// `verb` is SUB, PUB, MPUB or DPUB, on a connection without AUTH.
+    pub fn auth_first(verb: &str) -> Self {
+        Self::new(ErrorCode::AuthFirst, format!("AUTH required before {verb}"))
+    }
+
+    /// The client may not do `verb` there; without a channel for publishes.
+    pub fn unauthorized(verb: &str, topic: &TopicName, channel: Option<&ChannelName>) -> Self {
+        let topic = go_quote(topic.as_str().as_bytes());
+        let channel = go_quote(channel.map_or(&[], |channel| channel.as_str().as_bytes()));
+        Self::new(
+            ErrorCode::Unauthorized,
+            format!("AUTH failed for {verb} on {topic} {channel}"),
+        )
+    }
+
     /// An error with nsqd's text.
     pub(crate) fn new(code: ErrorCode, description: impl AsRef<[u8]>) -> Self {
         Self::with_parts(code, &[description.as_ref()])
@@ -234,6 +275,8 @@ mod tests {
     #[test]
     fn errors_of_execution_have_nsqds_text() {
         let id = MessageId::from_seq(0x2a);
+        let topic = TopicName::try_from("t").unwrap();
+        let channel = ChannelName::try_from("c#ephemeral").unwrap();
         let table = [
             (
                 ProtocolError::fin_failed(id, InFlightError::NotInFlight),
@@ -265,6 +308,24 @@ mod tests {
                 "E_IDENTIFY_FAILED IDENTIFY failed no TLS",
             ),
             (ProtocolError::auth_disabled(), "E_AUTH_DISABLED AUTH disabled"),
+            (ProtocolError::auth_already_set(), "E_INVALID AUTH already set"),
+            (ProtocolError::auth_failed(), "E_AUTH_FAILED AUTH failed"),
+            (
+                ProtocolError::no_authorizations(),
+                "E_UNAUTHORIZED AUTH no authorizations found",
+            ),
+            (
+                ProtocolError::auth_first("MPUB"),
+                "E_AUTH_FIRST AUTH required before MPUB",
+            ),
+            (
+                ProtocolError::unauthorized("SUB", &topic, Some(&channel)),
+                r#"E_UNAUTHORIZED AUTH failed for SUB on "t" "c#ephemeral""#,
+            ),
+            (
+                ProtocolError::unauthorized("PUB", &topic, None),
+                r#"E_UNAUTHORIZED AUTH failed for PUB on "t" """#,
+            ),
             (ProtocolError::bad_protocol(), "E_BAD_PROTOCOL"),
         ];
         for (error, expected) in table {

@@ -119,6 +119,11 @@ impl Machine {
         }
     }
 
+    /// What was written before has left the layers above the socket too.
+    pub(crate) fn flushed(&mut self) {
+        self.deadlines.write_progressed();
+    }
+
     /// The socket takes nothing now.
     pub(crate) fn write_stalled(&mut self, now: Monotonic) {
         self.deadlines.write_stalled(now);
@@ -170,7 +175,8 @@ impl Machine {
             self.subscribed(Err("timed out"), now);
         }
         let due = self.deadlines.take_due(self.waits_for_client(), now);
-        if due.heartbeat && !due.client_silent && (self.phase == Phase::Open || !self.replies.is_empty()) {
+        let may_beat = (self.phase == Phase::Open && self.layers.next().is_none()) || !self.replies.is_empty();
+        if due.heartbeat && !due.client_silent && may_beat {
             self.output.append(|tail| frame::response(tail, frame::HEARTBEAT));
         }
         let overdue = matches!(self.phase, Phase::Finishing { by, .. } if by <= now);

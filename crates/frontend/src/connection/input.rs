@@ -37,6 +37,11 @@ impl Input {
         &mut self.bytes
     }
 
+    /// What has been read and not decoded leaves: it belongs to another layer.
+    pub(crate) fn take(&mut self) -> BytesMut {
+        self.bytes.split()
+    }
+
     /// Reads once; `wanted` is how many bytes more the command that has begun needs (0: unknown). Zero bytes read is the end.
     pub(crate) fn poll_read<S: AsyncRead + Unpin>(
         &mut self,

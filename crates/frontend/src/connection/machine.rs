@@ -15,10 +15,12 @@ use nsquorum_protocol::{
 };
 use nsquorum_topic::{LogTime, NewMessage, Seq};
 
+use super::authority::{Asking, Authority, Judgement};
 use super::consumer::Consumer;
 use super::deadlines::Deadlines;
 use super::output::Output;
 use super::replies::{LeaseCommand, PendingPublish, PublishKind, Replies, Reply};
+use super::upgrade::Layers;
 use crate::config::FrontendConfig;
 use crate::metrics::FrontendMetrics;
 use crate::registry::ConnectionRecord;
@@ -57,6 +59,8 @@ pub(crate) enum Request {
         channel: ChannelName,
         msg_timeout: Duration,
     },
+    /// Ask the auth servers about the client with this secret; the result goes to [`Machine::authenticated`].
+    Authenticate { secret: Bytes },
 }
 
 /// What the first answer in the queue waits for.
@@ -120,6 +124,10 @@ pub(crate) struct Machine {
     pub(super) subscribing: Option<(TopicName, ChannelName, Monotonic)>,
     pub(super) replies: Replies,
     pub(super) output: Output,
+    pub(super) layers: Layers,
+    pub(super) authority: Authority,
+    /// A question to the auth servers.
+    pub(super) asking: Option<Asking>,
     pub(super) consumer: Option<Consumer>,
     pub(super) deadlines: Deadlines,
 }
@@ -147,6 +155,9 @@ impl Machine {
             subscribing: None,
             replies: Replies::default(),
             output: Output::default(),
+            layers: Layers::none(),
+            authority: Authority::Unknown,
+            asking: None,
             consumer: None,
             deadlines: Deadlines::new(interval(&settings), now),
             config,
@@ -163,6 +174,17 @@ impl Machine {
             if !self.may_run(&command) {
                 self.held = Some(command);
                 return None;
+            }
+            match self.judge(&command, now.monotonic) {
+                Judgement::Allowed => {}
+                Judgement::Stale(question) => {
+                    self.held = Some(command);
+                    return Some(question);
+                }
+                Judgement::Refused(error) => {
+                    self.refuse(error, now.monotonic);
+                    return None;
+                }
             }
             if let Some(request) = self.execute(command, now) {
                 return Some(request);
@@ -190,6 +212,8 @@ impl Machine {
         matches!(self.phase, Phase::Magic | Phase::Open)
             && self.admitting.is_none()
             && self.subscribing.is_none()
+            && self.layers.next().is_none()
+            && self.asking.is_none()
             && self.replies.weight_bytes() < self.config.read_ahead_bytes_max()
     }
 
@@ -226,6 +250,7 @@ impl Machine {
         }
         let context = DecodeContext {
             heartbeats_enabled: self.settings.heartbeat_interval_ms.is_some(),
+            tls_missing: self.config.tls_required && !self.layers.has_tls(),
             ..DecodeContext::new(self.state, &self.config.limits)
         };
         match self.decoder.decode(input, &context) {
@@ -285,7 +310,7 @@ impl Machine {
                 }
                 self.reply(Reply::Response(Bytes::from_static(frame::CLOSE_WAIT)), now.monotonic);
             }
-            Command::Auth(_) => self.refuse(ProtocolError::auth_disabled(), now.monotonic),
+            Command::Auth(secret) => return self.authenticate(secret, now.monotonic),
             Command::Identify(body) => self.identify(&body, now.monotonic),
             Command::Sub { topic, channel } => {
                 let settings = self.delivering.unwrap_or(self.settings);
@@ -362,9 +387,9 @@ impl Machine {
 
     fn identify(&mut self, body: &[u8], now: Monotonic) {
         let negotiated = IdentifyRequest::parse(body).and_then(|request| {
-            let limits = &self.config.limits;
+            let features = self.layers.offer(self.config.offered());
             request
-                .negotiate_again(&self.settings, limits, &self.config.features)
+                .negotiate_again(&self.settings, &self.config.limits, &features)
                 .map(|outcome| (request, outcome))
         });
         let (request, outcome) = match negotiated {
@@ -383,6 +408,7 @@ impl Machine {
             client.topology_region = request.topology_region;
             client.sample_rate = delivering.sample_rate;
         });
+        self.layers.grant(outcome.tls_v1, outcome.compression);
         self.reply(Reply::Response(outcome.response().clone()), now);
     }
 

@@ -12,21 +12,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use nsquorum_broker::{
     Admitted, Broker, DeliveryReceiver, LeaseEvent, LeaseOutcome, PublishTicket, SubscribeError, Subscription,
     SubscriptionEvent, SubscriptionHandle, SubscriptionOptions,
 };
 use nsquorum_environment::{Environment, Monotonic};
-use nsquorum_http::StopSignal;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use nsquorum_http::{Socket, StopSignal};
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 use tokio::time::{Instant, Sleep};
 
 use super::input::Input;
 use super::machine::{Awaited, End, Machine, MachineParts, Now, PublishRequest, Request};
 use super::output::SLICES_MAX;
+use super::upgrade::Upgrade;
+use crate::auth::{self, AuthError, Credentials, Grants};
 use crate::config::FrontendConfig;
 use crate::metrics::FrontendMetrics;
 use crate::registry::ConnectionRecord;
+use crate::transport::Transport;
 
 /// Rounds in one wake-up before other tasks get their turn.
 const ROUNDS_MAX: usize = 8;
@@ -37,6 +41,9 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 << 20;
 
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+
 type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What a connection needs of its node.
@@ -45,24 +52,49 @@ pub(crate) struct ConnectionParts {
     pub(crate) config: Arc<FrontendConfig>,
     pub(crate) metrics: FrontendMetrics,
     pub(crate) record: Arc<ConnectionRecord>,
+    /// Empty for one that comes through the file system.
+    pub(crate) remote_ip: String,
     pub(crate) stop: StopSignal,
 }
 
+/// Why a poll of the shell is over.
+enum Pause {
+    End(End),
+    Upgrade(Upgrade),
+}
+
 /// Serves one connection until it ends.
-pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(stream: S, parts: ConnectionParts) {
-    let mut shell = Shell::new(stream, parts);
-    let end = std::future::poll_fn(|cx| shell.poll(cx)).await;
+pub(crate) async fn run(socket: Socket, parts: ConnectionParts) {
+    let mut shell = Shell::new(parts);
+    let mut transport = Transport::from(socket);
+    let end = loop {
+        match std::future::poll_fn(|cx| shell.poll(&mut transport, cx)).await {
+            Ok(Pause::Upgrade(Upgrade::Compress(compression))) => {
+                transport = transport.compress(compression, shell.input.take());
+                shell.record.set_compression(compression);
+                shell.upgraded(Upgrade::Compress(compression), Ok(()));
+            }
+            // Boxed: few connections have TLS, and all would have room for its handshake.
+            Ok(Pause::Upgrade(Upgrade::Tls)) => match Box::pin(shell.encrypt(transport)).await {
+                Some(encrypted) => transport = encrypted,
+                None => return,
+            },
+            Ok(Pause::End(end)) => break Ok(end),
+            Err(error) => break Err(error),
+        }
+    };
     shell.give_back();
-    let mut stream = shell.stream;
     match end {
-        Ok(End::Close) => drop(stream.shutdown().await),
-        Ok(End::Linger) => drop(tokio::time::timeout(LINGER_TIME, linger(&mut stream)).await),
+        Ok(End::Close) => drop(tokio::time::timeout(LINGER_TIME, transport.shutdown()).await),
+        Ok(End::Linger) => drop(tokio::time::timeout(LINGER_TIME, linger(&mut transport)).await),
         Err(error) => tracing::debug!(%error, "a connection broke"),
     }
 }
 
-async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
-    stream.shutdown().await?;
+async fn linger(transport: &mut Transport) -> io::Result<()> {
+    transport.shutdown().await?;
+    // What still comes need not even be decoded.
+    let stream = transport.socket();
     let mut left = LINGER_BYTES;
     let mut dropped = vec![0; 16 * 1024];
     while left > 0 {
@@ -81,8 +113,7 @@ struct Admitting {
     admitted: Waiting<Admitted>,
 }
 
-struct Shell<S> {
-    stream: S,
+struct Shell {
     broker: Broker,
     environment: Environment,
     config: Arc<FrontendConfig>,
@@ -96,6 +127,9 @@ struct Shell<S> {
     question: Option<Waiting<bool>>,
     admitting: Option<Admitting>,
     subscribing: Option<Waiting<Result<Subscription, SubscribeError>>>,
+    authenticating: Option<Waiting<Result<Grants, AuthError>>>,
+    remote_ip: String,
+    common_name: Option<String>,
     deliveries: Option<DeliveryReceiver>,
     handle: Option<SubscriptionHandle>,
     timer: Pin<Box<Sleep>>,
@@ -103,16 +137,19 @@ struct Shell<S> {
     timer_at: Option<Monotonic>,
     active_at: Monotonic,
     buffers_held: bool,
+    /// What was written may still be in a layer above the socket.
+    unflushed: bool,
     stop: Option<Waiting<()>>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
-    fn new(stream: S, parts: ConnectionParts) -> Self {
+impl Shell {
+    fn new(parts: ConnectionParts) -> Self {
         let ConnectionParts {
             broker,
             config,
             metrics,
             record,
+            remote_ip,
             mut stop,
         } = parts;
         let environment = broker.environment().clone();
@@ -124,7 +161,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
             record: Arc::clone(&record),
         };
         Self {
-            stream,
             broker,
             environment,
             config,
@@ -137,12 +173,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
             question: None,
             admitting: None,
             subscribing: None,
+            authenticating: None,
+            remote_ip,
+            common_name: None,
             deliveries: None,
             handle: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
             active_at: now,
             buffers_held: false,
+            unflushed: false,
             stop: Some(Box::pin(async move { stop.stopped().await })),
         }
     }
@@ -155,7 +195,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<End>> {
+    /// Serves the TLS handshake. `None`: the connection is over, without a word.
+    async fn encrypt(&mut self, transport: Transport) -> Option<Transport> {
+        let tls = self
+            .config
+            .tls
+            .clone()
+            .expect("TLS is granted only by a node that has it");
+        let handshake = tokio::time::timeout(HANDSHAKE_TIME, transport.encrypt(&tls, self.input.take()));
+        let handshake = match self.stop.as_mut() {
+            Some(stop) => tokio::select! {
+                handshake = handshake => handshake.ok()?,
+                () = stop => return None,
+            },
+            None => return None,
+        };
+        match handshake {
+            Ok((transport, session)) => {
+                self.common_name = Some(session.common_name.clone());
+                self.record.set_tls(session);
+                self.upgraded(Upgrade::Tls, Ok(()));
+                Some(transport)
+            }
+            Err(failed) => {
+                tracing::debug!(error = %failed.cause, "a TLS handshake failed");
+                self.upgraded(Upgrade::Tls, Err(failed.cause));
+                Some(failed.transport)
+            }
+        }
+    }
+
+    fn upgraded(&mut self, upgrade: Upgrade, result: Result<(), io::Error>) {
+        // An end of the input was the end of the layer below; this one has its own.
+        self.input_ended = false;
+        self.machine.upgraded(upgrade, result, self.now().monotonic);
+    }
+
+    fn poll(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Poll<io::Result<Pause>> {
         self.poll_stop(cx);
         for _ in 0..ROUNDS_MAX {
             let now = self.now();
@@ -164,11 +240,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
             progress |= self.poll_commands(cx, now);
             progress |= self.poll_deliveries(cx, now);
             self.tell_leader();
-            progress |= self.poll_write(cx, now)?;
+            progress |= self.poll_write(transport, cx, now)?;
             if let Some(end) = self.machine.ended() {
-                return Poll::Ready(Ok(end));
+                return Poll::Ready(Ok(Pause::End(end)));
             }
-            progress |= self.poll_read(cx, now)?;
+            if let Some(upgrade) = self.machine.upgrade_due() {
+                return Poll::Ready(Ok(Pause::Upgrade(upgrade)));
+            }
+            progress |= self.poll_read(transport, cx)?;
             if progress {
                 self.active_at = now.monotonic;
                 self.buffers_held = true;
@@ -229,6 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
     fn poll_commands(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
         let mut progress = self.poll_admission(cx, now);
         progress |= self.poll_subscribing(cx, now);
+        progress |= self.poll_authenticating(cx, now);
         while let Some(request) = self.machine.next(self.input.bytes(), self.input_ended, now) {
             progress = true;
             match request {
@@ -253,9 +333,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
                     ));
                     self.poll_subscribing(cx, now);
                 }
+                Request::Authenticate { secret } => {
+                    self.authenticating = Some(self.ask(secret));
+                    self.poll_authenticating(cx, now);
+                }
             }
         }
         progress
+    }
+
+    fn ask(&self, secret: Bytes) -> Waiting<Result<Grants, AuthError>> {
+        let credentials = Credentials {
+            common_name: self.common_name.clone().unwrap_or_default(),
+            remote_ip: self.remote_ip.clone(),
+            secret,
+            tls: self.common_name.is_some(),
+        };
+        let (config, random) = (Arc::clone(&self.config), Arc::clone(&self.environment.random));
+        Box::pin(async move {
+            let settings = config.auth.as_ref().expect("only a node with auth servers asks them");
+            auth::ask(settings, &credentials, &*random).await
+        })
+    }
+
+    fn poll_authenticating(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
+        let Some(authenticating) = &mut self.authenticating else {
+            return false;
+        };
+        let Poll::Ready(result) = authenticating.as_mut().poll(cx) else {
+            return false;
+        };
+        self.authenticating = None;
+        self.machine.authenticated(result, now.monotonic);
+        true
     }
 
     fn poll_admission(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
@@ -335,12 +445,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
         handle.events(to_leader.events);
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, now: Now) -> io::Result<bool> {
+    fn poll_write(&mut self, transport: &mut Transport, cx: &mut Context<'_>, now: Now) -> io::Result<bool> {
         let mut progress = false;
         while !self.machine.output().is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = self.machine.output().slices(&mut slices);
-            let written = match Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]) {
+            let written = match Pin::new(&mut *transport).poll_write_vectored(cx, &slices[..count]) {
                 Poll::Ready(written) => written?,
                 Poll::Pending => {
                     self.machine.write_stalled(now.monotonic);
@@ -351,20 +461,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Shell<S> {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             self.machine.wrote(written, now.monotonic);
+            self.unflushed = true;
             progress = true;
         }
-        if progress && Pin::new(&mut self.stream).poll_flush(cx)?.is_pending() {
-            self.machine.write_stalled(now.monotonic);
+        if self.unflushed {
+            match Pin::new(transport).poll_flush(cx)? {
+                Poll::Ready(()) => {
+                    self.unflushed = false;
+                    self.machine.flushed();
+                }
+                Poll::Pending => self.machine.write_stalled(now.monotonic),
+            }
         }
         Ok(progress)
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, _now: Now) -> io::Result<bool> {
+    fn poll_read(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> io::Result<bool> {
         if self.input_ended || !self.machine.wants_input() {
             return Ok(false);
         }
         let wanted = self.machine.wanted_bytes();
-        match self.input.poll_read(&mut self.stream, wanted, cx) {
+        match self.input.poll_read(transport, wanted, cx) {
             Poll::Pending => Ok(false),
             Poll::Ready(count) => {
                 let count = count?;

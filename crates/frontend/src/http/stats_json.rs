@@ -2,7 +2,7 @@
 //! tools may compare.
 
 use nsquorum_broker::{ChannelStats, ClientDescription, SubscriptionStats, TopicStats};
-use nsquorum_protocol::ConnectionState;
+use nsquorum_protocol::{Compression, ConnectionState};
 use serde::Serialize;
 
 use super::Answer;
@@ -79,13 +79,19 @@ struct ClientJson<'a> {
     deflate: bool,
     snappy: bool,
     user_agent: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    authed: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    auth_identity: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    auth_identity_url: &'a str,
     topology_zone: &'a str,
     topology_region: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub_counts: Vec<PublishedJson<'a>>,
     tls: bool,
-    tls_cipher_suite: &'static str,
-    tls_version: &'static str,
+    tls_cipher_suite: &'a str,
+    tls_version: &'a str,
     tls_negotiated_protocol: &'static str,
     tls_negotiated_protocol_is_mutual: bool,
 }
@@ -144,14 +150,17 @@ impl Snapshot {
     fn consumer<'a>(&'a self, stats: &'a SubscriptionStats) -> ClientJson<'a> {
         let view = self.connections.get(&stats.client.remote_address);
         let state = view.map_or(ConnectionState::Subscribed, |view| view.state);
+        let client = client(&stats.client, state);
         ClientJson {
             ready_count: stats.ready_count,
             in_flight_count: stats.in_flight_count,
             message_count: stats.message_count,
             finish_count: stats.finish_count,
             requeue_count: stats.requeue_count,
-            pub_counts: view.map(published).unwrap_or_default(),
-            ..client(&stats.client, state)
+            ..match view {
+                Some(view) => connected(client, view),
+                None => client,
+            }
         }
     }
 
@@ -172,10 +181,7 @@ impl Snapshot {
             .flat_map(|channel| &channel.clients);
         match consumers.find(|stats| stats.client.remote_address == view.client.remote_address) {
             Some(stats) => self.consumer(stats),
-            None => ClientJson {
-                pub_counts: published(view),
-                ..client(&view.client, view.state)
-            },
+            None => connected(client(&view.client, view.state), view),
         }
     }
 }
@@ -197,6 +203,9 @@ fn client(client: &ClientDescription, state: ConnectionState) -> ClientJson<'_> 
         deflate: false,
         snappy: false,
         user_agent: &client.user_agent,
+        authed: false,
+        auth_identity: "",
+        auth_identity_url: "",
         topology_zone: &client.topology_zone,
         topology_region: &client.topology_region,
         pub_counts: Vec::new(),
@@ -205,6 +214,25 @@ fn client(client: &ClientDescription, state: ConnectionState) -> ClientJson<'_> 
         tls_version: "",
         tls_negotiated_protocol: "",
         tls_negotiated_protocol_is_mutual: false,
+    }
+}
+
+/// What only the node knows to which the client is connected.
+fn connected<'a>(client: ClientJson<'a>, view: &'a ConnectionView) -> ClientJson<'a> {
+    let (tls, identity) = (view.tls.as_deref(), view.identity.as_deref());
+    ClientJson {
+        deflate: matches!(view.compression, Some(Compression::Deflate { .. })),
+        snappy: view.compression == Some(Compression::Snappy),
+        authed: identity.is_some(),
+        auth_identity: identity.map_or("", |identity| &identity.name),
+        auth_identity_url: identity.map_or("", |identity| &identity.url),
+        pub_counts: published(view),
+        tls: tls.is_some(),
+        tls_cipher_suite: tls.map_or("", |tls| &tls.cipher_suite),
+        tls_version: tls.map_or("", |tls| &tls.version),
+        // Go's word for it, which has been true for every TLS connection for years.
+        tls_negotiated_protocol_is_mutual: tls.is_some(),
+        ..client
     }
 }
 

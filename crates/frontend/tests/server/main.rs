@@ -4,3 +4,4 @@ mod consuming;
 mod http;
 mod node;
 mod publishing;
+mod transports;

@@ -9,7 +9,8 @@ use bytes::BytesMut;
 use nsquorum_broker::{Broker, BrokerConfig};
 use nsquorum_consensus::{Cluster, ClusterNode, ConsensusOptions, NodeIdentity};
 use nsquorum_environment::Environment;
-use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, TcpServer};
+use nsquorum_frontend::tls::ServerTls;
+use nsquorum_frontend::{AuthSettings, ConnectionRegistry, FrontendConfig, HttpFrontend, TcpServer};
 use nsquorum_http::StopSource;
 use nsquorum_protocol::{Frame, FrameDecoder, Limits, ServerFeatures, TopicName, encode, frame};
 use nsquorum_storage::memory::Durability;
@@ -35,6 +36,10 @@ pub(crate) struct TestNode {
 pub(crate) struct Settings {
     pub(crate) publish_timeout: Duration,
     pub(crate) publish_bytes_max: usize,
+    pub(crate) features: ServerFeatures,
+    pub(crate) tls: Option<ServerTls>,
+    pub(crate) tls_required: bool,
+    pub(crate) auth: Option<AuthSettings>,
 }
 
 impl Default for Settings {
@@ -42,6 +47,10 @@ impl Default for Settings {
         Self {
             publish_timeout: Duration::from_secs(30),
             publish_bytes_max: 64 << 20,
+            features: ServerFeatures::default(),
+            tls: None,
+            tls_required: false,
+            auth: None,
         }
     }
 }
@@ -81,7 +90,10 @@ impl TestNode {
 
         let config = Arc::new(FrontendConfig {
             limits: Limits::default(),
-            features: ServerFeatures::default(),
+            features: settings.features,
+            tls: settings.tls,
+            tls_required: settings.tls_required,
+            auth: settings.auth,
             publish_timeout: settings.publish_timeout,
             broadcast_address: "node.example".to_owned(),
             hostname: "node".to_owned(),

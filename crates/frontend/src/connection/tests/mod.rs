@@ -1,9 +1,11 @@
 //! The machine under scripted inputs.
 
+mod authority;
 mod commands;
 mod consuming;
 mod publishing;
 mod timing;
+mod upgrades;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use super::machine::{End, Machine, MachineParts, Now, Request};
 use crate::config::FrontendConfig;
 use crate::metrics::FrontendMetrics;
 use crate::registry::ConnectionRecord;
+use crate::tls::{ClientAuth, MinVersion, ServerTls, TlsSettings};
 
 pub(super) const WALL: WallTime = WallTime::from_nanos(1_700_000_000_000_000_000);
 
@@ -36,6 +39,9 @@ pub(super) fn config() -> FrontendConfig {
     FrontendConfig {
         limits: Limits::default(),
         features: ServerFeatures::default(),
+        tls: None,
+        tls_required: false,
+        auth: None,
         publish_timeout: Duration::from_secs(5),
         broadcast_address: "node".to_owned(),
         hostname: "node".to_owned(),
