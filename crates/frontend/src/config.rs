@@ -1,6 +1,7 @@
 //! What the servers need to know.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct FrontendConfig {
     pub tls_required: bool,
     /// Who knows what clients may do; without it all may do everything.
     pub auth: Option<AuthSettings>,
+    /// How many consumers one channel may have on this node; `None` for any number.
+    pub max_channel_consumers: Option<NonZeroUsize>,
     /// A publish without an answer for this long fails (its outcome is then unknown).
     pub publish_timeout: Duration,
     /// The name under which others reach this node (`/info`).

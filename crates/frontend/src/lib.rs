@@ -12,6 +12,7 @@ mod connection;
 mod http;
 mod metrics;
 mod registry;
+mod seats;
 mod tcp;
 pub mod tls;
 mod transport;

@@ -13,6 +13,7 @@ use crate::config::FrontendConfig;
 use crate::connection::{self, ConnectionParts};
 use crate::metrics::FrontendMetrics;
 use crate::registry::ConnectionRegistry;
+use crate::seats::Seats;
 
 /// Rest after a failed accept (no file descriptors left): without it the loop would spin.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -25,6 +26,7 @@ pub struct TcpServer {
     config: Arc<FrontendConfig>,
     registry: ConnectionRegistry,
     metrics: FrontendMetrics,
+    seats: Seats,
     unix_clients: AtomicU64,
 }
 
@@ -33,6 +35,7 @@ impl TcpServer {
     pub fn new(broker: Broker, config: Arc<FrontendConfig>, registry: ConnectionRegistry) -> Self {
         Self {
             broker,
+            seats: Seats::new(config.max_channel_consumers),
             config,
             registry,
             metrics: FrontendMetrics::new(),
@@ -92,6 +95,7 @@ impl TcpServer {
         // As in nsqd, who comes through the file system has no address, which then stands for a name either.
         let remote_ip = address.map(|address| address.ip().to_string()).unwrap_or_default();
         let (broker, config, metrics) = (self.broker.clone(), Arc::clone(&self.config), self.metrics.clone());
+        let seats = self.seats.clone();
         let registration = self.registry.register(ClientDescription {
             client_id: remote_ip.clone(),
             hostname: remote_ip.clone(),
@@ -114,6 +118,7 @@ impl TcpServer {
                 config,
                 metrics: metrics.clone(),
                 record,
+                seats,
                 remote_ip,
                 stop,
             };

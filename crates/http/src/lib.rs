@@ -15,6 +15,7 @@ mod router;
 mod server;
 mod socket;
 mod stop;
+mod tls_required;
 
 pub use body::{BodyError, read_body};
 pub use gate::Gate;
@@ -24,6 +25,7 @@ pub use router::{Resolution, Router};
 pub use server::{Service, serve, serve_tls};
 pub use socket::{ListenAddress, Listener, Socket, bind};
 pub use stop::{StopSignal, StopSource};
+pub use tls_required::TlsRequired;
 
 /// The request as the server hands it over; its body has not been read.
 pub type Request = hyper::Request<hyper::body::Incoming>;

@@ -76,6 +76,8 @@ pub enum Reply {
     Json(Value),
     /// 200 with bytes that are JSON already: for answers whose key order is fixed.
     RawJson(Vec<u8>),
+    /// 403: the same at this port over TLS.
+    TlsRequired(u16),
     /// Any status with text and *without* the NSQ header, as /ping and /metrics answer.
     Plain(StatusCode, String),
 }
@@ -88,6 +90,10 @@ impl Reply {
             Self::Text(text) => nsq(response(StatusCode::OK, Some(TEXT), text.into())),
             Self::Json(value) => nsq(response(StatusCode::OK, Some(JSON), value.to_string().into())),
             Self::RawJson(bytes) => nsq(response(StatusCode::OK, Some(JSON), bytes.into())),
+            Self::TlsRequired(port) => {
+                let body = format!("{{\"message\": \"TLS_REQUIRED\", \"https_port\": {port}}}");
+                nsq(response(StatusCode::FORBIDDEN, Some(JSON), body.into()))
+            }
             Self::Plain(status, text) => response(status, Some(TEXT), text.into()),
         }
     }

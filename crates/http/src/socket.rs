@@ -67,11 +67,11 @@ impl Listener {
         }
     }
 
-    /// The port; none at a path.
-    pub fn port(&self) -> Option<u16> {
+    /// Where it really listens: with the port that the system has chosen.
+    pub fn address(&self) -> io::Result<ListenAddress> {
         match self {
-            Self::Tcp(listener) => Some(listener.local_addr().ok()?.port()),
-            Self::Unix(..) => None,
+            Self::Tcp(listener) => Ok(ListenAddress::Tcp(listener.local_addr()?)),
+            Self::Unix(_, file) => Ok(ListenAddress::Unix(file.0.clone())),
         }
     }
 
@@ -180,7 +180,7 @@ mod tests {
         drop(abandoned);
         assert!(path.exists(), "as after SIGKILL");
         let living = Listener::bind(&address).expect("nobody listens there");
-        assert_eq!(living.port(), None);
+        assert_eq!(living.address().expect("bound"), address);
         let second = Listener::bind(&address).map(|_| ()).map_err(|error| error.kind());
         assert_eq!(second, Err(io::ErrorKind::AddrInUse));
         drop(living);

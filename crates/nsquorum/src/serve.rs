@@ -13,19 +13,19 @@ use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use nsquorum_broker::NodeDescription;
 use nsquorum_environment::Environment;
+use nsquorum_frontend::tls::{ClientTls, ServerTls};
 use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, TcpServer};
-use nsquorum_http::{Gate, StopSignal, StopSource};
+use nsquorum_http::{Gate, Listener, StopSignal, StopSource, TlsRequired};
 use nsquorum_lookup::LookupFrontend;
-use nsquorum_protocol::ServerFeatures;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::cli::{ServeArgs, complain, start_logging};
+use crate::cli::{ServeArgs, TlsRequirement, complain, start_logging};
 use crate::cluster::Joining;
 use crate::compose::{Node, NodeSettings};
 use crate::exit::Exit;
-use addresses::{Addresses, host_name, write_ports_file};
+use addresses::{Address, Addresses, host_name, write_ports_file};
 
 /// How often the metrics that nobody reads are folded: without it histograms would keep every single value.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -89,10 +89,18 @@ impl From<anyhow::Error> for Stopped {
 
 /// Open sockets.
 struct Listeners {
-    tcp: TcpListener,
-    http: TcpListener,
-    lookup_http: Option<TcpListener>,
+    tcp: Listener,
+    http: Listener,
+    https: Option<Listener>,
+    lookup_http: Option<Listener>,
     peer: Option<TcpListener>,
+}
+
+/// Those of them that speak HTTP.
+struct WebListeners {
+    http: Listener,
+    https: Option<Listener>,
+    lookup_http: Option<Listener>,
 }
 
 /// What stands behind the HTTP sockets once there is a broker.
@@ -105,31 +113,43 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
     let mut signals = Signals::new()?;
     let environment = Environment::system();
     let started_at = environment.clock.wall();
+    let config = Arc::new(config(args, started_at)?);
     let listeners = Listeners {
-        tcp: addresses::listen(&args.tcp_address, "--tcp-address")?,
-        http: addresses::listen(&args.http_address, "--http-address")?,
+        tcp: addresses::listen_anywhere(&args.tcp_address, "--tcp-address")?,
+        http: addresses::listen_anywhere(&args.http_address, "--http-address")?,
+        https: match (args.https_address.as_str(), &config.tls) {
+            ("", _) | (_, None) => None,
+            (address, Some(_)) => Some(addresses::listen(address, "--https-address")?.into()),
+        },
         lookup_http: match args.lookup_http_address.as_str() {
             "" => None,
-            address => Some(addresses::listen(address, "--lookup-http-address")?),
+            address => Some(addresses::listen(address, "--lookup-http-address")?.into()),
         },
         peer: match args.cluster_seeds.is_empty() {
             true => None,
             false => Some(addresses::listen(&args.peer_address, "--peer-address")?),
         },
     };
-    let addresses = Addresses::of(&listeners.tcp, &listeners.http, listeners.lookup_http.as_ref())?;
-    tracing::info!(tcp = %addresses.tcp, http = %addresses.http, lookup_http = ?addresses.lookup_http, "listening");
+    let addresses = listeners.addresses()?;
+    let or_none = |address: &Option<Address>| address.as_ref().map_or("none".to_owned(), Address::to_string);
+    let (https, lookup_http) = (or_none(&addresses.https), or_none(&addresses.lookup_http));
+    tracing::info!(tcp = %addresses.tcp, http = %addresses.http, %https, %lookup_http, "listening");
     let prometheus = install_metrics()?;
 
     let (stop, stopped) = StopSource::new();
     let mut servers = JoinSet::new();
-    let gates = open_http(&mut servers, listeners.http, listeners.lookup_http, &stopped);
+    let (tcp, peer) = (listeners.tcp, listeners.peer);
+    let web = WebListeners {
+        http: listeners.http,
+        https: listeners.https,
+        lookup_http: listeners.lookup_http,
+    };
+    let gates = open_http(&mut servers, web, &config, args.tls.requirement(), &stopped)?;
 
-    let joining = match listeners.peer {
+    let joining = match peer {
         Some(listener) => Some(Joining::new(args, listener, environment.clone())?),
         None => None,
     };
-    let config = Arc::new(config(args, started_at)?);
     let description = description(args, &config, &addresses);
     let recovering = Node::open(NodeSettings::of(args), joining, description.clone(), environment);
     let node = tokio::select! {
@@ -150,7 +170,7 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
     gates
         .lookup_http
         .open(LookupFrontend::new(broker.clone(), description.into()));
-    servers.spawn(TcpServer::new(broker, Arc::clone(&config), registry).serve(listeners.tcp, stopped.clone()));
+    servers.spawn(TcpServer::new(broker, Arc::clone(&config), registry).serve(tcp, stopped.clone()));
     servers.spawn(fold_metrics(prometheus, stopped));
     if let Some(path) = &args.ports_file {
         write_ports_file(path, &addresses)?;
@@ -166,32 +186,77 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
     Ok(())
 }
 
+impl Listeners {
+    fn addresses(&self) -> anyhow::Result<Addresses> {
+        Ok(Addresses {
+            tcp: Address::of(&self.tcp)?,
+            http: Address::of(&self.http)?,
+            https: self.https.as_ref().map(Address::of).transpose()?,
+            lookup_http: self.lookup_http.as_ref().map(Address::of).transpose()?,
+        })
+    }
+}
+
 fn open_http(
     servers: &mut JoinSet<()>,
-    http: TcpListener,
-    lookup_http: Option<TcpListener>,
+    listeners: WebListeners,
+    config: &FrontendConfig,
+    tls_required: TlsRequirement,
     stopped: &StopSignal,
-) -> Gates {
+) -> anyhow::Result<Gates> {
     let gates = Gates {
         http: Arc::new(Gate::new()),
         lookup_http: Arc::new(Gate::new()),
     };
-    servers.spawn(nsquorum_http::serve(http, Arc::clone(&gates.http), stopped.clone()));
-    if let Some(listener) = lookup_http {
+    let https_port = listeners.https.as_ref().map(Address::of).transpose()?;
+    let https_port = https_port.and_then(|address| address.port()).unwrap_or_default();
+    match tls_required {
+        TlsRequirement::Everybody => {
+            let refusal = Arc::new(TlsRequired { https_port });
+            servers.spawn(nsquorum_http::serve(listeners.http, refusal, stopped.clone()));
+        }
+        TlsRequirement::TcpClients | TlsRequirement::Nobody => {
+            servers.spawn(nsquorum_http::serve(
+                listeners.http,
+                Arc::clone(&gates.http),
+                stopped.clone(),
+            ));
+        }
+    }
+    if let (Some(listener), Some(tls)) = (listeners.https, &config.tls) {
+        servers.spawn(nsquorum_http::serve_tls(
+            listener,
+            tls.acceptor(),
+            Arc::clone(&gates.http),
+            stopped.clone(),
+        ));
+    }
+    if let Some(listener) = listeners.lookup_http {
         servers.spawn(nsquorum_http::serve(
             listener,
             Arc::clone(&gates.lookup_http),
             stopped.clone(),
         ));
     }
-    gates
+    Ok(gates)
 }
 
 fn config(args: &ServeArgs, started_at: nsquorum_environment::WallTime) -> anyhow::Result<FrontendConfig> {
     let hostname = host_name();
+    let building = "failed to build TLS config";
+    let tls = args.tls.settings();
+    let roots = args.tls.tls_root_ca_file.as_deref();
+    let client_tls = || ClientTls::load(roots, args.tls.min_version());
     Ok(FrontendConfig {
         limits: args.limits().map_err(anyhow::Error::msg)?,
-        features: ServerFeatures::default(),
+        features: args.session.features(),
+        tls: tls
+            .map(|settings| ServerTls::load(&settings))
+            .transpose()
+            .context(building)?,
+        tls_required: args.tls.requirement() != TlsRequirement::Nobody,
+        auth: args.session.auth(client_tls).context(building)?,
+        max_channel_consumers: args.session.max_channel_consumers(),
         publish_timeout: args.publish_timeout,
         broadcast_address: args.broadcast_address.clone().unwrap_or_else(|| hostname.clone()),
         hostname,
@@ -203,7 +268,8 @@ fn config(args: &ServeArgs, started_at: nsquorum_environment::WallTime) -> anyho
 
 /// How clients reach this node.
 fn description(args: &ServeArgs, config: &FrontendConfig, addresses: &Addresses) -> NodeDescription {
-    let or_real = |port: u16, real: u16| if port == 0 { real } else { port };
+    // A socket in the file system has no port that others could be told.
+    let or_real = |port: u16, real: Option<u16>| if port == 0 { real.unwrap_or_default() } else { port };
     NodeDescription {
         hostname: config.hostname.clone(),
         broadcast_address: config.broadcast_address.clone(),

@@ -30,6 +30,7 @@ use crate::auth::{self, AuthError, Credentials, Grants};
 use crate::config::FrontendConfig;
 use crate::metrics::FrontendMetrics;
 use crate::registry::ConnectionRecord;
+use crate::seats::{NoSeat, Seat, Seats};
 use crate::transport::Transport;
 
 /// Rounds in one wake-up before other tasks get their turn.
@@ -52,6 +53,7 @@ pub(crate) struct ConnectionParts {
     pub(crate) config: Arc<FrontendConfig>,
     pub(crate) metrics: FrontendMetrics,
     pub(crate) record: Arc<ConnectionRecord>,
+    pub(crate) seats: Seats,
     /// Empty for one that comes through the file system.
     pub(crate) remote_ip: String,
     pub(crate) stop: StopSignal,
@@ -127,6 +129,9 @@ struct Shell {
     question: Option<Waiting<bool>>,
     admitting: Option<Admitting>,
     subscribing: Option<Waiting<Result<Subscription, SubscribeError>>>,
+    seats: Seats,
+    /// This consumer's.
+    seat: Option<Seat>,
     authenticating: Option<Waiting<Result<Grants, AuthError>>>,
     remote_ip: String,
     common_name: Option<String>,
@@ -149,6 +154,7 @@ impl Shell {
             config,
             metrics,
             record,
+            seats,
             remote_ip,
             mut stop,
         } = parts;
@@ -173,6 +179,8 @@ impl Shell {
             question: None,
             admitting: None,
             subscribing: None,
+            seats,
+            seat: None,
             authenticating: None,
             remote_ip,
             common_name: None,
@@ -326,6 +334,13 @@ impl Shell {
                     channel,
                     msg_timeout,
                 } => {
+                    match self.seats.take(&topic, &channel) {
+                        Ok(seat) => self.seat = Some(seat),
+                        Err(full) => {
+                            self.machine.subscribed(Err::<(), NoSeat>(full), now.monotonic);
+                            continue;
+                        }
+                    }
                     let (broker, client) = (self.broker.clone(), self.record.client());
                     let options = SubscriptionOptions { client, msg_timeout };
                     self.subscribing = Some(Box::pin(

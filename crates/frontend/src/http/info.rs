@@ -11,8 +11,8 @@ struct Info<'a> {
     version: &'a str,
     broadcast_address: &'a str,
     hostname: &'a str,
-    http_port: u16,
-    tcp_port: u16,
+    http_port: i32,
+    tcp_port: i32,
     start_time: u64,
     max_heartbeat_interval: u64,
     max_output_buffer_size: usize,
@@ -31,8 +31,8 @@ impl HttpFrontend {
             version: &features.version,
             broadcast_address: &self.config.broadcast_address,
             hostname: &self.config.hostname,
-            http_port: self.http_port,
-            tcp_port: self.tcp_port,
+            http_port: or_minus_one(self.http_port),
+            tcp_port: or_minus_one(self.tcp_port),
             start_time: self.config.started_at.as_secs(),
             max_heartbeat_interval: limits.max_heartbeat_interval_ms * NANOS_PER_MS,
             max_output_buffer_size: limits.max_output_buffer_size,
@@ -42,6 +42,11 @@ impl HttpFrontend {
             topology_region: &features.topology_region,
         })
     }
+}
+
+/// What nsqd says of a socket in the file system.
+fn or_minus_one(port: Option<u16>) -> i32 {
+    port.map_or(-1, i32::from)
 }
 
 /// The order of keys is that of the fields.

@@ -29,19 +29,19 @@ pub struct HttpFrontend {
     config: Arc<FrontendConfig>,
     registry: ConnectionRegistry,
     prometheus: Option<PrometheusHandle>,
-    tcp_port: u16,
-    http_port: u16,
+    tcp_port: Option<u16>,
+    http_port: Option<u16>,
     metrics: FrontendMetrics,
 }
 
 impl HttpFrontend {
-    /// A server for the topics of `broker`. The ports are those that the node really listens on. Without `prometheus` there is no /metrics.
+    /// A server for the topics of `broker`. The ports are those that the node really listens on, if it does. Without `prometheus` there is no /metrics.
     pub fn new(
         broker: Broker,
         config: Arc<FrontendConfig>,
         registry: ConnectionRegistry,
         prometheus: Option<PrometheusHandle>,
-        (tcp_port, http_port): (u16, u16),
+        (tcp_port, http_port): (Option<u16>, Option<u16>),
     ) -> Self {
         Self {
             broker,

@@ -1,7 +1,9 @@
+use std::num::NonZeroUsize;
+
 use nsquorum_broker::AdminAction;
 use nsquorum_protocol::{ChannelName, Frame};
 
-use crate::node::{Client, TestNode, ok, topic};
+use crate::node::{Client, Settings, TestNode, ok, topic};
 
 fn channel(name: &str) -> ChannelName {
     ChannelName::try_from(name).expect("valid")
@@ -43,6 +45,32 @@ async fn a_ready_count_is_a_ceiling_that_a_fin_frees() {
             other => panic!("{other:?}"),
         }
         consumer.send(format!("FIN {seq:016x}\n").as_bytes()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_channel_has_as_many_consumers_as_it_may() {
+    let node = TestNode::with(Settings {
+        max_channel_consumers: NonZeroUsize::new(1),
+        ..Settings::default()
+    })
+    .await;
+    let first = Client::subscribed(&node, "c", 0).await;
+    let _elsewhere = Client::subscribed(&node, "d", 0).await;
+    let mut second = Client::open(&node).await;
+    second.send(b"SUB t c\nRDY 1\n").await;
+    let refusal = b"E_SUB_FAILED SUB failed consumers for t:c exceeds limit of 1";
+    assert_eq!(second.frame().await, Some(Frame::Error(refusal[..].into())));
+    assert_eq!(second.frame().await, None);
+    drop(first);
+    // The place is free once the node has seen the end of the first.
+    loop {
+        let mut next = Client::open(&node).await;
+        next.send(b"SUB t c\n").await;
+        match next.frame().await {
+            Some(Frame::Error(_)) => {}
+            frame => break assert_eq!(frame, Some(ok())),
+        }
     }
 }
 

@@ -4,4 +4,5 @@ mod consuming;
 mod http;
 mod node;
 mod publishing;
+mod sockets;
 mod transports;

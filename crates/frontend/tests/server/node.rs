@@ -1,6 +1,7 @@
 //! A node for tests.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use nsquorum_consensus::{Cluster, ClusterNode, ConsensusOptions, NodeIdentity};
 use nsquorum_environment::Environment;
 use nsquorum_frontend::tls::ServerTls;
 use nsquorum_frontend::{AuthSettings, ConnectionRegistry, FrontendConfig, HttpFrontend, TcpServer};
-use nsquorum_http::StopSource;
+use nsquorum_http::{StopSignal, StopSource};
 use nsquorum_protocol::{Frame, FrameDecoder, Limits, ServerFeatures, TopicName, encode, frame};
 use nsquorum_storage::memory::Durability;
 use nsquorum_storage::{MemoryStore, NodeStore as _};
@@ -29,6 +30,9 @@ pub(crate) struct TestNode {
     pub(crate) broker: Broker,
     pub(crate) stop: StopSource,
     pub(crate) server: JoinHandle<()>,
+    pub(crate) config: Arc<FrontendConfig>,
+    pub(crate) registry: ConnectionRegistry,
+    pub(crate) stopped: StopSignal,
     disk_runs: Arc<AtomicBool>,
     _cluster: Arc<ClusterNode>,
 }
@@ -39,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) features: ServerFeatures,
     pub(crate) tls: Option<ServerTls>,
     pub(crate) tls_required: bool,
+    pub(crate) max_channel_consumers: Option<NonZeroUsize>,
     pub(crate) auth: Option<AuthSettings>,
 }
 
@@ -50,6 +55,7 @@ impl Default for Settings {
             features: ServerFeatures::default(),
             tls: None,
             tls_required: false,
+            max_channel_consumers: None,
             auth: None,
         }
     }
@@ -94,6 +100,7 @@ impl TestNode {
             tls: settings.tls,
             tls_required: settings.tls_required,
             auth: settings.auth,
+            max_channel_consumers: settings.max_channel_consumers,
             publish_timeout: settings.publish_timeout,
             broadcast_address: "node.example".to_owned(),
             hostname: "node".to_owned(),
@@ -107,10 +114,11 @@ impl TestNode {
         let http_listener = nsquorum_http::bind(any).expect("a port");
         let tcp = tcp_listener.local_addr().expect("bound");
         let http = http_listener.local_addr().expect("bound");
-        let ports = (tcp.port(), http.port());
+        let ports = (Some(tcp.port()), Some(http.port()));
         let frontend = HttpFrontend::new(broker.clone(), Arc::clone(&config), registry.clone(), None, ports);
         tokio::spawn(nsquorum_http::serve(http_listener, Arc::new(frontend), stopped.clone()));
-        let server = TcpServer::new(broker.clone(), config, registry).serve(tcp_listener, stopped);
+        let server = TcpServer::new(broker.clone(), Arc::clone(&config), registry.clone());
+        let server = server.serve(tcp_listener, stopped.clone());
         let server = tokio::spawn(server);
         Self {
             tcp,
@@ -118,6 +126,9 @@ impl TestNode {
             broker,
             stop,
             server,
+            config,
+            registry,
+            stopped,
             disk_runs,
             _cluster: cluster,
         }

@@ -21,14 +21,14 @@ use tokio_rustls::client::TlsStream;
 use crate::node::{Settings, TestNode, ok, publish, within};
 
 /// A root, the node's certificate and a client's.
-struct Certificates {
+pub(crate) struct Certificates {
     directory: tempfile::TempDir,
     root: CertificateDer<'static>,
     client: (CertificateDer<'static>, KeyPair),
 }
 
 impl Certificates {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
@@ -67,7 +67,11 @@ impl Certificates {
         }
     }
 
-    fn connector(&self, with: Option<(CertificateDer<'static>, &KeyPair)>, versions: Versions) -> TlsConnector {
+    pub(crate) fn connector(
+        &self,
+        with: Option<(CertificateDer<'static>, &KeyPair)>,
+        versions: Versions,
+    ) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).expect("a root");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -86,11 +90,11 @@ impl Certificates {
     }
 }
 
-type Versions = &'static [&'static rustls::SupportedProtocolVersion];
+pub(crate) type Versions = &'static [&'static rustls::SupportedProtocolVersion];
 const TLS12: Versions = &[&rustls::version::TLS12];
-const TLS13: Versions = &[&rustls::version::TLS13];
+pub(crate) const TLS13: Versions = &[&rustls::version::TLS13];
 
-async fn node(certificates: &Certificates, client_auth: ClientAuth) -> TestNode {
+pub(crate) async fn node(certificates: &Certificates, client_auth: ClientAuth) -> TestNode {
     let settings = certificates.settings(client_auth, MinVersion::Tls12);
     TestNode::with(Settings {
         tls: Some(ServerTls::load(&settings).expect("good files")),

@@ -6,7 +6,9 @@ mod inspect;
 mod logging;
 mod publish;
 mod serve_args;
+mod session_args;
 mod tail;
+mod tls_args;
 
 use std::future::Future;
 use std::io::Write as _;
@@ -19,6 +21,7 @@ use crate::serve;
 use crate::up;
 
 pub(crate) use serve_args::ServeArgs;
+pub(crate) use tls_args::TlsRequirement;
 
 #[derive(Debug, Parser)]
 #[command(name = "nsquorum", version, about, after_help = exit::HELP)]

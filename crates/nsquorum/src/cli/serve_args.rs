@@ -8,17 +8,22 @@ use clap::Args;
 use nsquorum_protocol::Limits;
 
 use super::logging::LogLevel;
+use super::session_args::SessionArgs;
+use super::tls_args::TlsArgs;
 use super::{bytes, duration};
 
 /// Flags of `serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Address for NSQ clients over TCP; port 0 lets the system choose.
-    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4150")]
+    /// Address for NSQ clients over TCP; port 0 lets the system choose. What is no HOST:PORT is the path of a Unix socket.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:4150")]
     pub(crate) tcp_address: String,
-    /// Address for HTTP.
-    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4151")]
+    /// Address for HTTP, or the path of a Unix socket.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:4151")]
     pub(crate) http_address: String,
+    /// Address for HTTP over TLS, if there is a certificate.
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4152")]
+    pub(crate) https_address: String,
     /// Address for nsqlookupd's HTTP interface; empty to have none.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4161")]
     pub(crate) lookup_http_address: String,
@@ -76,6 +81,10 @@ pub(crate) struct ServeArgs {
     /// Longest heartbeat interval that a client may ask for.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
     max_heartbeat_interval: Duration,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
     /// A publish that is not on disk after this time fails.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
     pub(crate) publish_timeout: Duration,
@@ -107,7 +116,7 @@ impl ServeArgs {
             max_msg_timeout_ms: millis(self.max_msg_timeout),
             max_req_timeout_ms: millis(self.max_req_timeout),
             max_heartbeat_interval_ms: millis(self.max_heartbeat_interval),
-            ..Limits::default()
+            ..self.session.limits()
         };
         let checks = [
             (limits.max_msg_size > 0, "--max-msg-size must not be 0"),
@@ -129,7 +138,16 @@ impl ServeArgs {
                 limits.max_heartbeat_interval_ms >= limits.min_heartbeat_interval_ms,
                 "--max-heartbeat-interval must be at least 1s",
             ),
+            (
+                limits.max_output_buffer_size >= limits.min_output_buffer_size,
+                "--max-output-buffer-size must be at least 64",
+            ),
+            (
+                limits.min_output_buffer_timeout_ms <= limits.max_output_buffer_timeout_ms,
+                "--min-output-buffer-timeout must not exceed --max-output-buffer-timeout",
+            ),
         ];
+        self.tls.check()?;
         match checks.iter().find(|(holds, _)| !holds) {
             Some((_, complaint)) => Err((*complaint).to_owned()),
             None => Ok(limits),
@@ -137,6 +155,6 @@ impl ServeArgs {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,28 +1,53 @@
 //! Addresses: what to listen on, what it became, and who we are.
 
+use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
 
 use anyhow::Context as _;
-use serde::Serialize;
+use nsquorum_http::{ListenAddress, Listener};
+use serde::{Serialize, Serializer};
 use tokio::net::TcpListener;
 
 /// The addresses that the node really listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Addresses {
-    pub(crate) tcp: SocketAddr,
-    pub(crate) http: SocketAddr,
-    pub(crate) lookup_http: Option<SocketAddr>,
+    pub(crate) tcp: Address,
+    pub(crate) http: Address,
+    pub(crate) https: Option<Address>,
+    pub(crate) lookup_http: Option<Address>,
 }
 
-impl Addresses {
-    pub(crate) fn of(tcp: &TcpListener, http: &TcpListener, lookup: Option<&TcpListener>) -> anyhow::Result<Self> {
-        let of = |listener: &TcpListener| listener.local_addr().context("cannot read a socket's address");
-        Ok(Self {
-            tcp: of(tcp)?,
-            http: of(http)?,
-            lookup_http: lookup.map(of).transpose()?,
-        })
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address(ListenAddress);
+
+impl Address {
+    pub(crate) fn of(listener: &Listener) -> anyhow::Result<Self> {
+        listener.address().map(Self).context("cannot read a socket's address")
+    }
+
+    /// The port; none of a path.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match &self.0 {
+            ListenAddress::Tcp(address) => Some(address.port()),
+            ListenAddress::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            ListenAddress::Tcp(address) => address.fmt(f),
+            ListenAddress::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -31,6 +56,15 @@ pub(crate) fn listen(address: &str, flag: &str) -> anyhow::Result<TcpListener> {
     let doing = || format!("cannot listen on {address:?} ({flag})");
     let first = resolve(address).with_context(doing)?;
     nsquorum_http::bind(first).with_context(doing)
+}
+
+/// As [`listen`]; what is no `HOST:PORT` is the path of a Unix socket, as in nsqd.
+pub(crate) fn listen_anywhere(address: &str, flag: &str) -> anyhow::Result<Listener> {
+    if address.contains(':') {
+        return Ok(listen(address, flag)?.into());
+    }
+    Listener::bind(&ListenAddress::Unix(address.into()))
+        .with_context(|| format!("cannot listen on {address:?} ({flag})"))
 }
 
 fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
@@ -78,17 +112,34 @@ mod tests {
         let path = directory.path().join("ports.json");
         let tcp = listen("127.0.0.1:0", "--tcp-address").unwrap();
         let http = listen("127.0.0.1:0", "--http-address").unwrap();
-        let addresses = Addresses::of(&tcp, &http, None).unwrap();
+        let (local, local_http) = (tcp.local_addr().unwrap(), http.local_addr().unwrap());
+        let addresses = Addresses {
+            tcp: Address::of(&tcp.into()).unwrap(),
+            http: Address::of(&http.into()).unwrap(),
+            https: None,
+            lookup_http: None,
+        };
         write_ports_file(&path, &addresses).unwrap();
         let read: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        assert_eq!(read["tcp"], tcp.local_addr().unwrap().to_string());
-        assert_eq!(read["http"], http.local_addr().unwrap().to_string());
+        assert_eq!(read["tcp"], local.to_string());
+        assert_eq!(read["http"], local_http.to_string());
         assert!(read["lookup_http"].is_null());
-        assert_ne!(tcp.local_addr().unwrap().port(), 0);
+        assert_ne!(local.port(), 0);
         assert_eq!(
             std::fs::read_dir(directory.path()).unwrap().count(),
             1,
             "no temporary file is left"
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_no_host_and_port_is_a_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("nsqd.sock");
+        let name = path.to_str().unwrap();
+        let address = Address::of(&listen_anywhere(name, "--tcp-address").unwrap()).unwrap();
+        assert_eq!((address.port(), address.to_string()), (None, name.to_owned()));
+        let tcp = listen_anywhere("127.0.0.1:0", "--tcp-address").unwrap();
+        assert!(Address::of(&tcp).unwrap().port().is_some());
     }
 }

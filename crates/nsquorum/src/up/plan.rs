@@ -120,7 +120,8 @@ impl Plan {
         let node = |index: usize| -> anyhow::Result<NodePlan> {
             let name = format!("node-{}", index + 1);
             let data_dir = dir.join(&name);
-            let [tcp, http, lookup_tcp, lookup_http, peer] = [0, 1, 2, 3, 4].map(|offset| address(index, offset));
+            let [tcp, http, lookup_tcp, lookup_http, peer, https] =
+                [0, 1, 2, 3, 4, 5].map(|offset| address(index, offset));
             let data = data_dir.to_str().context("the directory's name is not UTF-8")?;
             let mut argv: Vec<String> = [
                 program,
@@ -131,6 +132,8 @@ impl Plan {
                 &tcp,
                 "--http-address",
                 &http,
+                "--https-address",
+                &https,
                 "--lookup-tcp-address",
                 &lookup_tcp,
                 "--lookup-http-address",

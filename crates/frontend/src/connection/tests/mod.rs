@@ -42,6 +42,7 @@ pub(super) fn config() -> FrontendConfig {
         tls: None,
         tls_required: false,
         auth: None,
+        max_channel_consumers: None,
         publish_timeout: Duration::from_secs(5),
         broadcast_address: "node".to_owned(),
         hostname: "node".to_owned(),
