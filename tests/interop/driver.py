@@ -19,6 +19,10 @@ import checker
 
 HERE = pathlib.Path(__file__).parent
 CLIENTS = ("go", "python", "node")
+TRANSPORTS = ("plain", "tls", "snappy", "deflate", "tls-snappy", "tls-deflate")
+# One pair for both its ends: a certificate that signs itself, as users make them.
+CERTIFICATE = HERE / "certificate" / "cert.pem"
+KEY = HERE / "certificate" / "key.pem"
 START_S = 30
 # So long may nothing at all change in the node's counts before a run is given up.
 STALL_S = 60
@@ -44,6 +48,12 @@ def main():
         action="append",
         help="only with this one, as producer or consumer; repeat for the runs among several",
     )
+    arguments.add_argument(
+        "--transport",
+        choices=(*TRANSPORTS, "all"),
+        action="append",
+        help="plain: every pair (default); each other: every client once as producer and once as consumer; repeat for several",
+    )
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--nsqd-tcp-address", help="without it a node is started from the built binary")
     arguments.add_argument("--http-address", help="its HTTP address")
@@ -59,6 +69,8 @@ def main():
     if options.count < 1 or options.seed < 0:
         arguments.error("--count must be 1 or more, --seed 0 or more")
     selected = CLIENTS if not options.client or "all" in options.client else tuple(dict.fromkeys(options.client))
+    transports = options.transport or ["plain"]
+    transports = TRANSPORTS if "all" in transports else tuple(dict.fromkeys(transports))
     parallel = options.parallel or (3 if options.count <= 10_000 else 1)
 
     if options.folder:
@@ -78,7 +90,8 @@ def main():
             failures = http_smoke(options)
             print(f"HTTP: {'FAILED' if failures else 'ok'}", *failures, sep="\n    ")
             passed, failed = (0, 1) if failures else (1, 0)
-        runs = plan_runs(selected, len(options.client or ()) == 1)
+        single = len(options.client or ()) == 1
+        runs = [(transport, *run) for transport in transports for run in plan_runs(selected, single, transport)]
         with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
             outcomes = [pool.submit(one_run, options, folder, index, *run) for index, run in enumerate(runs)]
             for outcome in concurrent.futures.as_completed(outcomes):
@@ -107,7 +120,7 @@ def http_smoke(options):
     return outcome.stdout.splitlines()[:-1] + outcome.stderr.splitlines()[-5:] or [f"exit code {outcome.returncode}"]
 
 
-def plan_runs(selected, single):
+def plan_runs(selected, single, transport):
     """Producer, consumer, and whether the consumers come only when all is published.
 
     Every producer and every consumer takes part in both kinds: messages of a running consumer come from memory, those
@@ -117,16 +130,19 @@ def plan_runs(selected, single):
     runs = [(p, c, (CLIENTS.index(p) + CLIENTS.index(c)) % 2 == 1) for p, c in pairs]
     if single and len(selected) == 1:
         return [(*selected, *selected, late) for late in (False, True)]
+    if transport != "plain":
+        # What a transport does to the bytes does not depend on who is at the other end.
+        runs = [run for run in runs if (CLIENTS.index(run[0]) + 1) % len(CLIENTS) == CLIENTS.index(run[1])]
     return [run for run in runs if run[0] in selected and run[1] in selected]
 
 
-def one_run(options, folder, index, producer, consumer, late):
-    title = f"{producer} -> {consumer}, {'backlog' if late else 'live'}"
-    folder = folder / f"{index}-{producer}-{consumer}"
+def one_run(options, folder, index, transport, producer, consumer, late):
+    title = f"{transport}: {producer} -> {consumer}, {'backlog' if late else 'live'}"
+    folder = folder / f"{index}-{transport}-{producer}-{consumer}"
     if interrupted.is_set():
         return title, ["interrupted"], None
     folder.mkdir()
-    run = Pair(options, folder, index, producer, consumer, late)
+    run = Pair(options, folder, index, transport, producer, consumer, late)
     try:
         verdict = run.carry_out()
     except Failed as failed:
@@ -144,9 +160,10 @@ def one_run(options, folder, index, producer, consumer, late):
 
 
 class Pair:
-    def __init__(self, options, folder, index, producer, consumer, late):
+    def __init__(self, options, folder, index, transport, producer, consumer, late):
         self.options = options
         self.folder = folder
+        self.transport = transport
         self.producer = producer
         self.consumer = consumer
         self.late = late
@@ -243,6 +260,10 @@ class Pair:
             self.seed,
             "--out",
             self.folder / f"{name}.jsonl",
+            "--transport",
+            self.transport,
+            "--tls-root-ca-file",
+            CERTIFICATE,
             *arguments,
         ]
         with open(self.folder / f"{name}.log", "wb") as log:
@@ -357,8 +378,12 @@ def start_node(options, folder):
         ports_file,
         "--broadcast-address",
         "127.0.0.1",
+        "--tls-cert",
+        CERTIFICATE,
+        "--tls-key",
+        KEY,
     ]
-    for address in ("tcp", "http", "lookup-tcp", "lookup-http"):
+    for address in ("tcp", "http", "https", "lookup-tcp", "lookup-http"):
         command += [f"--{address}-address", "127.0.0.1:0"]
     with open(folder / "nsquorum.log", "wb") as log:
         node = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL)

@@ -91,7 +91,10 @@ func consume(o options, records *json.Encoder) error {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 
-	config := nsq.NewConfig()
+	config, err := configOf(o)
+	if err != nil {
+		return err
+	}
 	config.MaxInFlight = o.maxInFlight
 	config.MaxAttempts = 0 // otherwise the sixth delivery is finished unseen
 	config.MsgTimeout = o.msgTimeout

@@ -12,6 +12,7 @@ import (
 
 type options struct {
 	nsqd, lookupd, topic, channel, name, out string
+	transport, rootCA                        string
 	count, seed                              uint32
 	deferredPerMille, mpubPerMille           uint32
 	requeuePerMille, holdPerMillion          uint32
@@ -33,6 +34,8 @@ func main() {
 	}
 	flags.StringVar(&o.nsqd, "nsqd-tcp-address", "", "host:port")
 	flags.StringVar(&o.lookupd, "lookupd-http-address", "", "host:port; the consumer finds nsqd there")
+	flags.StringVar(&o.transport, "transport", "plain", "plain, tls, snappy, deflate, tls-snappy, tls-deflate")
+	flags.StringVar(&o.rootCA, "tls-root-ca-file", "", "")
 	flags.StringVar(&o.topic, "topic", "", "")
 	flags.StringVar(&o.channel, "channel", "", "")
 	flags.StringVar(&o.name, "name", "", "of this connection, in the records")

@@ -24,7 +24,11 @@ type sent struct {
 var begun = time.Now()
 
 func produce(o options, records *json.Encoder) error {
-	producer, err := nsq.NewProducer(o.nsqd, nsq.NewConfig())
+	config, err := configOf(o)
+	if err != nil {
+		return err
+	}
+	producer, err := nsq.NewProducer(o.nsqd, config)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,8 @@ const {values, positionals} = parseArgs({
   options: {
     'nsqd-tcp-address': text,
     'lookupd-http-address': text, // the consumer finds nsqd there
+    transport: text, // plain, tls, snappy, deflate, tls-snappy, tls-deflate
+    'tls-root-ca-file': text,
     topic: text,
     channel: text,
     name: text, // of this connection, in the records
@@ -43,6 +45,10 @@ const options = {
   msgTimeoutMs: Number(values['msg-timeout-ms'] || 5000),
 }
 
+const layerNames = (values.transport || 'plain').split('-')
+const layers = {snappy: layerNames.includes('snappy'), deflate: layerNames.includes('deflate')}
+if (layerNames.includes('tls')) Object.assign(layers, {tls: true, ca: [fs.readFileSync(values['tls-root-ca-file'])]})
+
 const out = fs.openSync(options.out, 'w')
 let pending = []
 
@@ -67,7 +73,7 @@ function monoNs() {
 
 function produce() {
   const [host, port] = options['nsqd-tcp-address'].split(':')
-  const writer = new nsq.Writer(host, Number(port))
+  const writer = new nsq.Writer(host, Number(port), layers)
   const records = []
   let number = 1
   let underWay = 0
@@ -128,6 +134,7 @@ function consume() {
     : {nsqdTCPAddresses: [options['nsqd-tcp-address']]}
   const reader = new nsq.Reader(options.topic, options.channel, {
     ...where,
+    ...layers,
     maxInFlight: options.maxInFlight,
     messageTimeout: options.msgTimeoutMs,
     maxAttempts: 0,

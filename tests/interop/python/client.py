@@ -28,6 +28,8 @@ def main():
     arguments.add_argument("mode", choices=("producer", "consumer"))
     arguments.add_argument("--nsqd-tcp-address")
     arguments.add_argument("--lookupd-http-address", help="the consumer finds nsqd there")
+    arguments.add_argument("--transport", default="plain", help="plain, tls, snappy, deflate, tls-snappy, tls-deflate")
+    arguments.add_argument("--tls-root-ca-file")
     arguments.add_argument("--topic", required=True)
     arguments.add_argument("--channel")
     arguments.add_argument("--name", help="of this connection, in the records")
@@ -46,8 +48,18 @@ def main():
         asyncio.run({"producer": produce, "consumer": consume}[options.mode](options, file))
 
 
+def layers_of(options):
+    names = options.transport.split("-")
+    return {
+        "tls_v1": "tls" in names,
+        "tls_options": {"ca_certs": options.tls_root_ca_file},
+        "snappy": "snappy" in names,
+        "deflate": "deflate" in names,
+    }
+
+
 async def produce(options, file):
-    writer = nsq.Writer([options.nsqd_tcp_address])
+    writer = nsq.Writer([options.nsqd_tcp_address], **layers_of(options))
     deadline = time.monotonic() + 30
     while not any(connection.connected() for connection in writer.conns.values()):
         if time.monotonic() > deadline:
@@ -165,6 +177,7 @@ async def consume(options, file):
         max_in_flight=options.max_in_flight,
         max_tries=0,  # otherwise the sixth delivery is finished unseen
         msg_timeout=options.msg_timeout_ms / 1000,
+        **layers_of(options),
         **where,
     )
     # The driver ends consumers when the node has nothing left to deliver.
