@@ -25,7 +25,10 @@ mod wire;
 
 pub use admission::{Admission, Admitted};
 pub use leases::{Delivery, DeliveryToken, Emptied, LeaseEvent, LeaseOutcome, LeaseTable, NotHeld, OrphanedLeases};
-pub use nsquorum_consensus::NodeDescription;
+pub use nsquorum_consensus::{
+    ClusterStatus, GroupStatus, LeaderLocation, Liveness, NodeDescription, NodeIdentity, NodeStatus, ReplicaProgress,
+    ReplicaStatus,
+};
 
 pub use node::{AdminAction, AdminError, Broker, BrokerConfig, Health};
 pub use publish::{PublishError, PublishTicket};

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use nsquorum_consensus::{Cluster, MetadataState, NodeDescription, TopicGroup, TopicHost};
+use nsquorum_consensus::{Cluster, ClusterStatus, MetadataState, NodeDescription, TopicGroup, TopicHost};
 use nsquorum_environment::Environment;
 use nsquorum_links::{Links, Receiver, Service};
 use nsquorum_protocol::{ChannelName, TopicName};
@@ -342,6 +342,11 @@ impl Broker {
             );
         }
         stats
+    }
+
+    /// The cluster as this node sees it; takes a second at most. `None` while the node recovers.
+    pub async fn cluster_status(&self) -> Option<ClusterStatus> {
+        Some(self.0.cluster.get()?.status().await)
     }
 
     /// The node's bound on bytes of unanswered publishes.

@@ -18,10 +18,8 @@ const AT_ONCE: usize = 32;
 
 /// Hands over all leaderships that another live replica can take. Bounded in time, whatever the peers do.
 pub(crate) async fn hand_over_all(ports: &Ports, quorum: &QuorumClock, me: NodeId) {
-    let Some((_, all)) = ports.changed(u64::MAX) else {
-        return;
-    };
-    let leading: Vec<_> = all
+    let leading: Vec<_> = ports
+        .all()
         .into_iter()
         .filter(|port| port.replica.leadership().leading)
         .collect();
@@ -44,7 +42,7 @@ async fn hand_over(ports: &[Arc<Port>], quorum: &QuorumClock, me: NodeId) {
         let mut asked = false;
         for port in left {
             // The most advanced first: it has the least to copy before it may campaign.
-            let mut targets = port.replica.matched();
+            let mut targets = port.replica.progress().matched;
             targets.retain(|(node, _)| *node != me && quorum.is_live(*node));
             targets.sort_by_key(|(node, matched)| (std::cmp::Reverse(*matched), *node));
             if let Some((to, _)) = targets.get(attempt % targets.len().max(1)) {

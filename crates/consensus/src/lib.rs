@@ -15,6 +15,8 @@ mod metadata;
 mod node;
 mod peers;
 mod raft;
+mod reports;
+mod status;
 
 pub use error::{ConsensusError, Refusal};
 pub use formation::{Founded, FoundingWitness, find_cluster};
@@ -22,3 +24,4 @@ pub use group::{BoxFuture, TopicEvent, TopicGroup, TopicHost, TopicLog};
 pub use locations::LeaderLocation;
 pub use metadata::{MetadataState, NodeDescription, OfflineMetadata, TopicRecord};
 pub use node::{Cluster, ClusterNode, ClusterPeers, ConsensusOptions, NodeIdentity};
+pub use status::{ClusterStatus, GroupStatus, Liveness, NodeStatus, ReplicaProgress, ReplicaStatus};

@@ -23,8 +23,10 @@ use crate::metadata::{
     Asking, Commands, Elsewhere, MetadataBatch, MetadataCommand, MetadataMachine, MetadataState, NodeDescription,
     TopicRecord,
 };
-use crate::peers::{CommandCalls, NodeReceiver, Ports, RaftReceiver};
+use crate::peers::{NodeCalls, NodeReceiver, Ports, RaftReceiver};
 use crate::raft::{Calls, CheckpointBudget, Peers};
+use crate::reports::Reporters;
+use crate::status::{ClusterStatus, StatusSources};
 
 /// Groups that are opened at the same time; each reads its checkpoint and tail.
 const OPENING_GROUPS_MAX: usize = 16;
@@ -78,8 +80,14 @@ pub trait Cluster: Send + Sync {
     /// of the group or not. Terms only rise; the channel ends when the group is deleted.
     fn leader(&self, group: GroupId) -> watch::Receiver<Option<LeaderLocation>>;
 
+    /// How long a node has not answered this one; since this node began, if it never did. Nothing for this node.
+    fn silent_for(&self, node: NodeId) -> Duration;
+
     /// The metadata as applied here.
     fn metadata(&self) -> watch::Receiver<Arc<MetadataState>>;
+
+    /// The cluster as this node sees it: who answers, who leads, where replicas are. Asks the other nodes, and takes a second at most.
+    fn status(&self) -> BoxFuture<'static, ClusterStatus>;
 }
 
 /// What a node of several needs beside its own options.
@@ -96,6 +104,7 @@ pub struct ClusterNode {
     identity: NodeIdentity,
     locations: LeaderLocations,
     metadata: watch::Receiver<Arc<MetadataState>>,
+    status: StatusSources,
     commands: Commands,
     stop: watch::Sender<bool>,
     stopped: watch::Receiver<bool>,
@@ -160,7 +169,8 @@ impl ClusterNode {
         let (stop, stop_signal) = watch::channel(false);
         let (stopped_sender, stopped) = watch::channel(false);
         let calls = peers.as_ref().map(|peers| Calls::new(Arc::clone(&peers.links)));
-        let command_calls = Arc::new(CommandCalls::new(options.identity.incarnation.get()));
+        let life = options.identity.incarnation.get();
+        let (command_calls, report_calls) = (Arc::new(NodeCalls::new(life)), Arc::new(NodeCalls::new(life)));
         let context = GroupContext {
             store: options.store,
             environment: environment.clone(),
@@ -204,19 +214,33 @@ impl ClusterNode {
                     locations: locations.clone(),
                     quorum: Arc::clone(&quorum),
                     command_calls: Arc::clone(&command_calls),
+                    report_calls: Arc::clone(&report_calls),
                     commands: here.clone(),
                 }),
             );
             let elections = Elections::new(
                 Arc::clone(links),
                 environment,
-                ports,
+                ports.clone(),
                 Arc::clone(calls),
-                quorum,
+                Arc::clone(&quorum),
                 elected,
             );
             spawn.spawn(Box::pin(elections.run(elections_stop.1)));
         }
+        let status = StatusSources {
+            identity: options.identity,
+            clock: Arc::clone(&context.environment.clock),
+            metadata: metadata.clone(),
+            members: context.members.clone(),
+            ports,
+            quorum,
+            reporters: peers.as_ref().map(|peers| Reporters {
+                links: Arc::clone(&peers.links),
+                calls: report_calls,
+            }),
+        };
+        metrics::gauge!("nsquorum_replication_factor").set(status.members.len() as f64);
         let commands = Commands {
             me,
             here,
@@ -245,6 +269,7 @@ impl ClusterNode {
             identity,
             locations,
             metadata,
+            status,
             commands,
             stop,
             stopped,
@@ -313,8 +338,16 @@ impl Cluster for ClusterNode {
         self.locations.watch(group)
     }
 
+    fn silent_for(&self, node: NodeId) -> Duration {
+        self.status.quorum.silent_for(node)
+    }
+
     fn metadata(&self) -> watch::Receiver<Arc<MetadataState>> {
         self.metadata.clone()
+    }
+
+    fn status(&self) -> BoxFuture<'static, ClusterStatus> {
+        Box::pin(self.status.clone().gather())
     }
 }
 

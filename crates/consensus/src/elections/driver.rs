@@ -13,6 +13,7 @@ use super::candidacy::{Candidacy, Move, Sight};
 use super::{HEARTBEAT_INTERVAL, LEASE, QuorumClock, STAGGER};
 use crate::peers::{Led, NodeFrame, Port, Ports, RaftReceiver};
 use crate::raft::{Calls, Leadership};
+use crate::reports::replicas_of;
 
 /// A leader's core that has not answered for this long is not named in heartbeats any more: its group elects another.
 const CORE_SILENCE_MAX: Duration = Duration::from_secs(1);
@@ -188,6 +189,7 @@ impl Elections {
         let port = &watched.port;
         watched.candidacy.lead(now);
         if watched.leading.is_none_or(|leading| leading.term != term) {
+            port.followers.look(now, term, &port.replica.progress());
             port.pulse.core_answered();
             port.pulse.elected();
             watched.leading = Some(Leading {
@@ -206,6 +208,7 @@ impl Elections {
         let spawn = &self.environment.spawn;
         if now.since(leading.probed) >= PROBE_INTERVAL {
             leading.probed = now;
+            port.followers.look(now, term, &port.replica.progress());
             let pulse = Arc::clone(&port.pulse);
             spawn.spawn(port.replica.probe(Box::new(move || pulse.core_answered())));
         }
@@ -321,6 +324,15 @@ impl Elections {
             })
             .collect();
         metrics::gauge!("nsquorum_groups_led").set(led.len() as f64);
+        let is_short = |led: &&Led| {
+            let replicas = self
+                .ports
+                .get(led.group)
+                .map(|port| replicas_of(&port, led.term, &self.quorum, now));
+            replicas.is_some_and(|replicas| replicas.iter().any(|replica| !replica.in_sync))
+        };
+        let short = led.iter().filter(is_short).count();
+        metrics::gauge!("nsquorum_groups_under_replicated").set(short as f64);
         let frame = NodeFrame::Heartbeat { sent: now, led }.encode();
         for peer in self.epochs.keys() {
             _ = self.links.try_send(*peer, Lane::NODE, Class::Control, frame.clone());

@@ -10,12 +10,14 @@
 
 mod candidacy;
 mod driver;
+mod followers;
 mod pulse;
 mod quorum;
 
 use std::time::Duration;
 
 pub(crate) use driver::{Elected, Elections};
+pub(crate) use followers::{Followers, Progress};
 pub(crate) use pulse::Pulse;
 pub(crate) use quorum::QuorumClock;
 

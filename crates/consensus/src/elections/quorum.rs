@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use nsquorum_environment::{Clock, Monotonic};
 use nsquorum_topic::NodeId;
@@ -15,12 +16,14 @@ pub(crate) struct QuorumClock {
     clock: Arc<dyn Clock>,
     me: NodeId,
     answered: BTreeMap<NodeId, AtomicU64>,
+    began: Monotonic,
 }
 
 impl QuorumClock {
     pub(crate) fn new(clock: Arc<dyn Clock>, me: NodeId, members: impl Iterator<Item = NodeId>) -> Arc<Self> {
         let answered = members.filter(|node| *node != me).map(|node| (node, AtomicU64::new(0)));
         Arc::new(Self {
+            began: clock.now(),
             clock,
             me,
             answered: answered.collect(),
@@ -44,6 +47,20 @@ impl QuorumClock {
             let sent = answered.load(Ordering::SeqCst);
             sent > 0 && now.since(Monotonic::from_nanos(sent)) < LEASE
         })
+    }
+
+    /// Whether this is the node itself.
+    pub(crate) fn is_me(&self, node: NodeId) -> bool {
+        node == self.me
+    }
+
+    /// How long the peer has answered nothing; since this node began, if it never did. Nothing for this node itself.
+    pub(crate) fn silent_for(&self, node: NodeId) -> Duration {
+        let Some(answered) = self.answered.get(&node) else {
+            return if node == self.me { Duration::ZERO } else { Duration::MAX };
+        };
+        let sent = Monotonic::from_nanos(answered.load(Ordering::SeqCst));
+        self.clock.now().since(sent.max(self.began))
     }
 
     /// Whether a majority of these replicas stands behind a leader here that was elected at `elected`: its voters have
@@ -85,6 +102,26 @@ mod tests {
         clock.advance(LEASE / 2);
         assert!(!quorum.holds(&REPLICAS, elected), "the lease counts from the sending");
         assert!(quorum.holds(&REPLICAS[..1], elected), "a lone voter needs nobody");
+    }
+
+    #[test]
+    fn silence_counts_from_the_last_answered_heartbeat_or_from_the_beginning() {
+        let clock = Arc::new(ManualClock::new(WallTime::from_nanos(0)));
+        clock.advance(LEASE);
+        let quorum = QuorumClock::new(Arc::clone(&clock) as Arc<dyn Clock>, REPLICAS[0], REPLICAS.into_iter());
+        clock.advance(LEASE);
+        assert_eq!(quorum.silent_for(REPLICAS[0]), Duration::ZERO, "this node");
+        assert_eq!(quorum.silent_for(REPLICAS[1]), LEASE);
+        assert_eq!(
+            quorum.silent_for(NodeId::new(9)),
+            Duration::MAX,
+            "nobody of this cluster"
+        );
+        let sent = clock.now();
+        clock.advance(LEASE * 3);
+        quorum.answered(REPLICAS[1], sent);
+        assert_eq!(quorum.silent_for(REPLICAS[1]), LEASE * 3);
+        assert_eq!(quorum.silent_for(REPLICAS[2]), LEASE * 4);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::events::{BoxFuture, TopicEvent, TopicGroup, TopicLog};
 use super::leading::TopicLeading;
 use super::topic_machine::TopicMachine;
-use crate::elections::{Elected, Pulse, QuorumClock};
+use crate::elections::{Elected, Followers, Pulse, QuorumClock};
 use crate::error::{ConsensusError, Refusal};
 use crate::locations::{LeaderLocation, LeaderLocations};
 use crate::metadata::{MetadataMachine, TopicRecord};
@@ -416,6 +416,7 @@ async fn start<S: NodeStore, M: Machine>(
         replicas,
         replica: Arc::clone(&replica),
         pulse: Arc::clone(&pulse),
+        followers: Followers::default(),
         inbox,
         depose: {
             let turns = Arc::clone(&turns);
@@ -619,7 +620,7 @@ impl<L: GroupLog, M: Machine> Keeper<L, M> {
             let lags = |(node, matched): (NodeId, Option<u64>)| {
                 self.quorum.is_live(node) && matched.is_none_or(|matched| matched < purge.up_to.index.get())
             };
-            self.port.replica.matched().into_iter().any(lags)
+            self.port.replica.progress().matched.into_iter().any(lags)
         };
         if grown < PURGE_HELD_BYTES_MAX && needed() {
             return Ok(());

@@ -19,4 +19,7 @@ pub struct NodeDescription {
     pub topology_zone: String,
     /// The node's region, or nothing.
     pub topology_region: String,
+    /// The release of nsquorum that it runs; empty for one that did not say so.
+    #[serde(default)]
+    pub release: String,
 }

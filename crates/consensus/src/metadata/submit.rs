@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::command::MetadataCommand;
 use crate::error::ConsensusError;
 use crate::locations::LeaderLocations;
-use crate::peers::{CommandCalls, CommandOutcome, NodeFrame};
+use crate::peers::{CommandOutcome, NodeCalls, NodeFrame};
 
 /// How long one caller is kept waiting for a leader; then it hears that there is none, and may come again.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,7 +39,7 @@ impl Asking {
 #[derive(Clone)]
 pub(crate) struct Elsewhere {
     pub(crate) links: Arc<dyn Links>,
-    pub(crate) calls: Arc<CommandCalls>,
+    pub(crate) calls: Arc<NodeCalls<CommandOutcome>>,
 }
 
 /// Where commands go. A clone goes to the same.
@@ -98,7 +98,7 @@ impl Commands {
         let elsewhere = self.elsewhere.as_ref().ok_or(ConsensusError::NoLeader)?;
         let (call, outcome) = elsewhere.calls.begin();
         let frame = NodeFrame::Command {
-            call: call.call,
+            call: call.number,
             command: serde_json::to_vec(command)
                 .expect("plain data always serializes")
                 .into(),

@@ -6,19 +6,25 @@
 //! leads      3 | led
 //! command    4 | call u64 | JSON
 //! outcome    5 | call u64 | 0 and index u64, 1 (does not lead), or 2 (failed)
+//! ask        6 | call u64
+//! report     7 | call u64 | per group that the sender leads: led | last end u64 | count u8 | per replica: node u64 | end u64 | in sync u8
 //! ```
-//! Little-endian. `sent` means something to its sender only.
+//! Little-endian. `sent` means something to its sender only. An end is an index and one more, 0 for none.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nsquorum_environment::Monotonic;
 use nsquorum_links::Frame;
-use nsquorum_topic::{GroupId, LogIndex, Term};
+use nsquorum_topic::{GroupId, LogIndex, NodeId, Term};
+
+use crate::reports::{GroupReport, ReplicaReport};
 
 const HEARTBEAT: u8 = 1;
 const ANSWER: u8 = 2;
 const LEADS: u8 = 3;
 const COMMAND: u8 = 4;
 const OUTCOME: u8 = 5;
+const ASK: u8 = 6;
+const REPORT: u8 = 7;
 const LED_BYTES: usize = 17;
 
 /// A group that the sender leads.
@@ -43,11 +49,30 @@ pub(crate) enum CommandOutcome {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NodeFrame {
-    Heartbeat { sent: Monotonic, led: Vec<Led> },
-    Answer { sent: Monotonic },
+    Heartbeat {
+        sent: Monotonic,
+        led: Vec<Led>,
+    },
+    Answer {
+        sent: Monotonic,
+    },
     Leads(Led),
-    Command { call: u64, command: Bytes },
-    Outcome { call: u64, outcome: CommandOutcome },
+    Command {
+        call: u64,
+        command: Bytes,
+    },
+    Outcome {
+        call: u64,
+        outcome: CommandOutcome,
+    },
+    /// What does the other node lead, and where are the replicas?
+    Ask {
+        call: u64,
+    },
+    Report {
+        call: u64,
+        groups: Vec<GroupReport>,
+    },
 }
 
 impl NodeFrame {
@@ -86,6 +111,15 @@ impl NodeFrame {
                     CommandOutcome::Failed => out.put_u8(2),
                 }
             }
+            Self::Ask { call } => {
+                out.put_u8(ASK);
+                out.put_u64_le(*call);
+            }
+            Self::Report { call, groups } => {
+                out.put_u8(REPORT);
+                out.put_u64_le(*call);
+                groups.iter().for_each(|group| put_group(&mut out, group));
+            }
         }
         out.freeze().into()
     }
@@ -121,6 +155,17 @@ impl NodeFrame {
                 };
                 Self::Outcome { call, outcome }
             }
+            ASK => Self::Ask {
+                call: frame.try_get_u64_le().ok()?,
+            },
+            REPORT => {
+                let call = frame.try_get_u64_le().ok()?;
+                let mut groups = Vec::new();
+                while !frame.is_empty() {
+                    groups.push(take_group(&mut frame)?);
+                }
+                Self::Report { call, groups }
+            }
             _ => return None,
         };
         frame.is_empty().then_some(decoded)
@@ -137,11 +182,53 @@ fn take_led(frame: &mut Bytes) -> Option<Led> {
     Some(Led {
         group: GroupId::new(frame.try_get_u64_le().ok()?),
         term: Term::new(frame.try_get_u64_le().ok()?),
-        serves: match frame.try_get_u8().ok()? {
-            0 => false,
-            1 => true,
-            _ => return None,
-        },
+        serves: take_bool(frame)?,
+    })
+}
+
+fn take_bool(frame: &mut Bytes) -> Option<bool> {
+    match frame.try_get_u8().ok()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+fn put_end(out: &mut BytesMut, last: Option<LogIndex>) {
+    out.put_u64_le(last.map_or(0, |last| last.get() + 1));
+}
+
+fn take_end(frame: &mut Bytes) -> Option<Option<LogIndex>> {
+    let end = frame.try_get_u64_le().ok()?;
+    Some(end.checked_sub(1).map(LogIndex::new))
+}
+
+fn put_group(out: &mut BytesMut, group: &GroupReport) {
+    put_led(out, &group.led);
+    put_end(out, group.last);
+    out.put_u8(u8::try_from(group.replicas.len()).expect("a group has few replicas"));
+    for replica in &group.replicas {
+        out.put_u64_le(replica.node.get());
+        put_end(out, replica.matched);
+        out.put_u8(u8::from(replica.in_sync));
+    }
+}
+
+fn take_group(frame: &mut Bytes) -> Option<GroupReport> {
+    let led = take_led(frame)?;
+    let last = take_end(frame)?;
+    let count = frame.try_get_u8().ok()?;
+    let replicas = (0..count).map(|_| {
+        Some(ReplicaReport {
+            node: NodeId::new(frame.try_get_u64_le().ok()?),
+            matched: take_end(frame)?,
+            in_sync: take_bool(frame)?,
+        })
+    });
+    Some(GroupReport {
+        led,
+        last,
+        replicas: replicas.collect::<Option<_>>()?,
     })
 }
 
@@ -165,6 +252,7 @@ mod tests {
             NodeFrame::Heartbeat { sent, led: vec![] },
             NodeFrame::Answer { sent },
             NodeFrame::Leads(led),
+            NodeFrame::Ask { call: 5 },
             NodeFrame::Outcome {
                 call: 5,
                 outcome: CommandOutcome::Applied(LogIndex::new(9)),
@@ -185,6 +273,27 @@ mod tests {
                 assert_eq!(NodeFrame::decode(bytes.slice(..cut)), None, "{frame:?} cut at {cut}");
             }
         }
+        let replica = |node, matched, in_sync| ReplicaReport {
+            node: NodeId::new(node),
+            matched,
+            in_sync,
+        };
+        let group = GroupReport {
+            led,
+            last: Some(LogIndex::new(0)),
+            replicas: vec![replica(1, Some(LogIndex::new(0)), true), replica(2, None, false)],
+        };
+        let report = NodeFrame::Report {
+            call: 5,
+            groups: vec![group.clone(), group],
+        };
+        let bytes = report.encode().slice(0, usize::MAX);
+        assert_eq!(NodeFrame::decode(bytes.clone()), Some(report));
+        // A report has no count: it may end after any group.
+        let ends: Vec<usize> = (0..bytes.len())
+            .filter(|cut| NodeFrame::decode(bytes.slice(..*cut)).is_some())
+            .collect();
+        assert_eq!(ends, [9, 9 + (bytes.len() - 9) / 2]);
         let command = NodeFrame::Command {
             call: 5,
             command: Bytes::from_static(b"{}"),

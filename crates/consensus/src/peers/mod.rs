@@ -6,4 +6,4 @@ mod receivers;
 
 pub(crate) use frames::{CommandOutcome, Led, NodeFrame};
 pub(crate) use ports::{Port, Ports};
-pub(crate) use receivers::{CommandCalls, NodeReceiver, RaftReceiver};
+pub(crate) use receivers::{NodeCalls, NodeReceiver, RaftReceiver};

@@ -12,7 +12,7 @@ use nsquorum_topic::{GroupId, NodeId, Term};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::elections::Pulse;
+use crate::elections::{Followers, Pulse};
 use crate::raft::{Asked, Replica};
 
 /// How long frames wait for their group.
@@ -28,6 +28,8 @@ pub(crate) struct Port {
     pub(crate) replicas: Vec<NodeId>,
     pub(crate) replica: Arc<dyn Replica>,
     pub(crate) pulse: Arc<Pulse>,
+    /// The group's replicas, while this node leads it.
+    pub(crate) followers: Followers,
     pub(crate) inbox: mpsc::UnboundedSender<Asked>,
     /// Whether this replica campaigns first: the group is new, and its record says so.
     pub(crate) first: bool,
@@ -78,6 +80,11 @@ impl Ports {
 
     pub(crate) fn get(&self, group: GroupId) -> Option<Arc<Port>> {
         self.0.lock().open.get(&group).cloned()
+    }
+
+    /// All groups that run.
+    pub(crate) fn all(&self) -> Vec<Arc<Port>> {
+        self.0.lock().open.values().cloned().collect()
     }
 
     /// All groups that run, if they have changed since `version`.

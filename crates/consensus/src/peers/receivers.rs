@@ -19,6 +19,7 @@ use crate::elections::QuorumClock;
 use crate::locations::{LeaderLocation, LeaderLocations};
 use crate::metadata::Asking;
 use crate::raft::{Answer, Answers, Asked, Calls, NoReplica, call_of, is_answer};
+use crate::reports::{GroupReport, led_here};
 
 /// Frames about one group.
 pub(crate) struct RaftReceiver {
@@ -73,14 +74,13 @@ impl Receiver for RaftReceiver {
     }
 }
 
-/// Metadata commands that wait for another node's answer.
-#[derive(Default)]
-pub(crate) struct CommandCalls {
+/// Questions to other nodes that wait for their answers.
+pub(crate) struct NodeCalls<T> {
     next: AtomicU64,
-    waiting: Mutex<BTreeMap<u64, oneshot::Sender<CommandOutcome>>>,
+    waiting: Mutex<BTreeMap<u64, oneshot::Sender<T>>>,
 }
 
-impl CommandCalls {
+impl<T> NodeCalls<T> {
     pub(crate) fn new(life: u64) -> Self {
         Self {
             // Unique over the lives of a node, like the calls of groups.
@@ -89,34 +89,34 @@ impl CommandCalls {
         }
     }
 
-    /// A new call, and where its outcome arrives. Forgotten when the guard is dropped.
-    pub(crate) fn begin(self: &Arc<Self>) -> (CommandCall, oneshot::Receiver<CommandOutcome>) {
-        let call = self.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, outcome) = oneshot::channel();
-        self.waiting.lock().insert(call, sender);
-        let guard = CommandCall {
-            call,
+    /// A new call, and where its answer arrives. Forgotten when the guard is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> (NodeCall<T>, oneshot::Receiver<T>) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        self.waiting.lock().insert(number, sender);
+        let guard = NodeCall {
+            number,
             calls: Arc::clone(self),
         };
-        (guard, outcome)
+        (guard, answer)
     }
 
-    fn settle(&self, call: u64, outcome: CommandOutcome) {
+    fn settle(&self, call: u64, answer: T) {
         if let Some(waiting) = self.waiting.lock().remove(&call) {
-            _ = waiting.send(outcome);
+            _ = waiting.send(answer);
         }
     }
 }
 
-/// Somebody waits for a call's outcome.
-pub(crate) struct CommandCall {
-    pub(crate) call: u64,
-    calls: Arc<CommandCalls>,
+/// Somebody waits for a call's answer.
+pub(crate) struct NodeCall<T> {
+    pub(crate) number: u64,
+    calls: Arc<NodeCalls<T>>,
 }
 
-impl Drop for CommandCall {
+impl<T> Drop for NodeCall<T> {
     fn drop(&mut self) {
-        self.calls.waiting.lock().remove(&self.call);
+        self.calls.waiting.lock().remove(&self.number);
     }
 }
 
@@ -127,7 +127,8 @@ pub(crate) struct NodeReceiver {
     pub(crate) ports: Ports,
     pub(crate) locations: LeaderLocations,
     pub(crate) quorum: Arc<QuorumClock>,
-    pub(crate) command_calls: Arc<CommandCalls>,
+    pub(crate) command_calls: Arc<NodeCalls<CommandOutcome>>,
+    pub(crate) report_calls: Arc<NodeCalls<Vec<GroupReport>>>,
     pub(crate) commands: mpsc::Sender<Asking>,
 }
 
@@ -173,6 +174,22 @@ impl NodeReceiver {
     }
 }
 
+impl NodeReceiver {
+    /// Tells another node what this one leads. In a task of its own: there may be thousands of groups.
+    fn report(&self, from: PeerIdentity, call: u64, frame: Received) {
+        let (links, ports, quorum) = (Arc::clone(&self.links), self.ports.clone(), Arc::clone(&self.quorum));
+        let now = self.environment.clock.now();
+        self.environment.spawn.spawn(Box::pin(async move {
+            let groups = led_here(&ports, &quorum, now);
+            let report = NodeFrame::Report { call, groups }.encode();
+            // Whoever asked says that this node did not answer. Bulk, so that heartbeats never wait behind it.
+            _ = links.try_send(from.node, Lane::NODE, Class::Bulk, report);
+            // Held until here, so that the sender's credit bounds these tasks.
+            drop(frame);
+        }));
+    }
+}
+
 impl Receiver for NodeReceiver {
     fn up(&self, _peer: PeerIdentity, _epoch: LinkEpoch) {}
 
@@ -195,6 +212,8 @@ impl Receiver for NodeReceiver {
             Some(NodeFrame::Leads(led)) => self.led(from, led),
             Some(NodeFrame::Command { call, command }) => self.command(from, call, frame, &command),
             Some(NodeFrame::Outcome { call, outcome }) => self.command_calls.settle(call, outcome),
+            Some(NodeFrame::Ask { call }) => self.report(from, call, frame),
+            Some(NodeFrame::Report { call, groups }) => self.report_calls.settle(call, groups),
             None => tracing::error!(%from, "a peer's frame cannot be read"),
         }
     }

@@ -13,6 +13,7 @@ use super::machine::Machine;
 use super::state_machine::{GroupStateMachine, SnapshotBytes};
 use super::types::RaftTypes;
 use super::wire::{Answer, CallId, RaftLogId, SnapshotMeta, VoteOf};
+use crate::elections::Progress;
 use crate::group::BoxFuture;
 
 /// What a replica believes about the leadership.
@@ -31,8 +32,8 @@ pub(crate) struct Leadership {
 /// A replica, without its types.
 pub(crate) trait Replica: Send + Sync + 'static {
     fn leadership(&self) -> Leadership;
-    /// How far each other replica has the leader's log, if this one leads; index of the last entry known to match.
-    fn matched(&self) -> Vec<(NodeId, Option<u64>)>;
+    /// How far each replica has the leader's log, if this one leads.
+    fn progress(&self) -> Progress;
     fn append(
         &self,
         request: AppendEntriesRequest<RaftTypes>,
@@ -75,18 +76,18 @@ impl<L: GroupLog, M: Machine> Replica for RaftReplica<L, M> {
         }
     }
 
-    fn matched(&self) -> Vec<(NodeId, Option<u64>)> {
+    fn progress(&self) -> Progress {
         let metrics = self.0.data_metrics();
         let metrics = metrics.borrow_watched();
-        let Some(replication) = &metrics.replication else {
-            return Vec::new();
-        };
-        replication
-            .iter()
-            .map(|(node, matched): (&u64, &Option<RaftLogId>)| {
-                (NodeId::new(*node), matched.as_ref().map(RaftLogId::index))
-            })
-            .collect()
+        let matched = metrics.replication.iter().flatten();
+        Progress {
+            last: metrics.last_log.as_ref().map(RaftLogId::index),
+            matched: matched
+                .map(|(node, matched): (&u64, &Option<RaftLogId>)| {
+                    (NodeId::new(*node), matched.as_ref().map(RaftLogId::index))
+                })
+                .collect(),
+        }
     }
 
     fn append(
