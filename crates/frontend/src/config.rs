@@ -42,6 +42,8 @@ pub struct FrontendConfig {
     pub auth: Option<AuthSettings>,
     /// How many consumers one channel may have on this node; `None` for any number.
     pub max_channel_consumers: Option<NonZeroUsize>,
+    /// The release of nsquorum, for operators (`/cluster/status`).
+    pub release: String,
     /// A publish without an answer for this long fails (its outcome is then unknown).
     pub publish_timeout: Duration,
     /// The name under which others reach this node (`/info`).

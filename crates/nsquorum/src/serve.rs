@@ -257,6 +257,7 @@ fn config(args: &ServeArgs, started_at: nsquorum_environment::WallTime) -> anyho
         tls_required: args.tls.requirement() != TlsRequirement::Nobody,
         auth: args.session.auth(client_tls).context(building)?,
         max_channel_consumers: args.session.max_channel_consumers(),
+        release: env!("CARGO_PKG_VERSION").to_owned(),
         publish_timeout: args.publish_timeout,
         broadcast_address: args.broadcast_address.clone().unwrap_or_else(|| hostname.clone()),
         hostname,
@@ -278,6 +279,7 @@ fn description(args: &ServeArgs, config: &FrontendConfig, addresses: &Addresses)
         version: config.features.version.clone(),
         topology_zone: config.features.topology_zone.clone(),
         topology_region: config.features.topology_region.clone(),
+        release: config.release.clone(),
     }
 }
 

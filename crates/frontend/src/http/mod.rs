@@ -8,6 +8,7 @@ mod routes;
 mod stats;
 mod stats_json;
 mod stats_text;
+mod status;
 
 use std::sync::Arc;
 
@@ -60,6 +61,7 @@ impl HttpFrontend {
             Endpoint::Info => self.info(),
             Endpoint::Stats => self.stats(&query(request)?).await,
             Endpoint::Metrics => self.metrics_text(),
+            Endpoint::ClusterStatus => self.cluster_status().await,
             Endpoint::Pub => self.publish_one(request).await,
             Endpoint::Mpub => self.publish_many(request).await,
             Endpoint::Topic(action) => self.administer_topic(action, &query(request)?).await,

@@ -9,6 +9,7 @@ pub(super) enum Endpoint {
     Info,
     Stats,
     Metrics,
+    ClusterStatus,
     Pub,
     Mpub,
     Topic(TopicAction),
@@ -40,6 +41,7 @@ pub(super) const ROUTER: Router<Endpoint> = Router::new(&[
     (Method::GET, "/info", Endpoint::Info),
     (Method::GET, "/stats", Endpoint::Stats),
     (Method::GET, "/metrics", Endpoint::Metrics),
+    (Method::GET, "/cluster/status", Endpoint::ClusterStatus),
     (Method::POST, "/pub", Endpoint::Pub),
     (Method::POST, "/mpub", Endpoint::Mpub),
     (Method::POST, "/topic/create", Endpoint::Topic(TopicAction::Create)),
@@ -74,7 +76,7 @@ mod tests {
 
     #[test]
     fn every_path_of_nsqd_that_is_implemented_is_in_the_table_once() {
-        let gets = ["/ping", "/info", "/stats", "/metrics"];
+        let gets = ["/ping", "/info", "/stats", "/metrics", "/cluster/status"];
         let actions = ["create", "delete", "empty", "pause", "unpause"];
         let posts = ["topic", "channel"]
             .iter()

@@ -5,10 +5,18 @@ use std::collections::BTreeMap;
 use nsquorum_broker::{Health, TopicStats};
 use nsquorum_http::Query;
 use nsquorum_protocol::{ChannelName, TopicName};
+use serde::Serialize;
 
 use super::memory::Memory;
 use super::{Answer, HttpFrontend};
 use crate::registry::ConnectionView;
+
+/// How many replicas a topic should have, and how many have everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Replication {
+    replication_factor: usize,
+    in_sync_replicas: usize,
+}
 
 /// One moment of the node.
 pub(super) struct Snapshot {
@@ -20,6 +28,8 @@ pub(super) struct Snapshot {
     pub(super) topics: Option<Vec<TopicStats>>,
     pub(super) memory: Option<Memory>,
     pub(super) include_clients: bool,
+    /// Of each topic; only for the JSON form.
+    pub(super) replication: BTreeMap<TopicName, Replication>,
     /// Every connection by its remote address: state and publish counts.
     pub(super) connections: BTreeMap<String, ConnectionView>,
 }
@@ -32,6 +42,7 @@ impl HttpFrontend {
             Health::Ok => "OK".to_owned(),
             Health::NotOk(cause) => format!("NOK - {cause}"),
         };
+        let is_json = arguments.get("format") == Some(b"json");
         let views = self.registry.views().into_iter();
         let snapshot = Snapshot {
             version: self.config.features.version.clone(),
@@ -39,15 +50,34 @@ impl HttpFrontend {
             started_at_secs: self.config.started_at.as_secs(),
             now_secs: self.broker.environment().clock.wall().as_secs(),
             topics: self.topics(arguments).await,
+            replication: if is_json {
+                self.replication().await
+            } else {
+                BTreeMap::new()
+            },
             memory: include_memory.then(Memory::of_process),
             include_clients,
             connections: views.map(|view| (view.client.remote_address.clone(), view)).collect(),
         };
-        if arguments.get("format") == Some(b"json") {
+        if is_json {
             snapshot.to_json()
         } else {
             Ok(snapshot.to_text())
         }
+    }
+
+    async fn replication(&self) -> BTreeMap<TopicName, Replication> {
+        let status = self.broker.cluster_status().await;
+        let topics = status.into_iter().flat_map(|status| status.topics);
+        topics
+            .map(|(name, group)| {
+                let replication = Replication {
+                    replication_factor: group.replicas.len(),
+                    in_sync_replicas: group.in_sync(),
+                };
+                (name, replication)
+            })
+            .collect()
     }
 
     async fn topics(&self, arguments: &Query) -> Option<Vec<TopicStats>> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Answer;
 use super::info::to_json;
 use super::memory::Memory;
-use super::stats::Snapshot;
+use super::stats::{Replication, Snapshot};
 use crate::registry::ConnectionView;
 
 #[derive(Serialize)]
@@ -32,6 +32,9 @@ struct TopicJson<'a> {
     message_bytes: u64,
     paused: bool,
     e2e_processing_latency: Latency,
+    /// Not in nsqd, whose tools pass over it.
+    #[serde(flatten)]
+    replication: Option<Replication>,
 }
 
 #[derive(Serialize)]
@@ -126,6 +129,7 @@ impl Snapshot {
             message_bytes: topic.message_bytes,
             paused: topic.paused,
             e2e_processing_latency: LATENCY,
+            replication: self.replication.get(&topic.name).copied(),
         }
     }
 

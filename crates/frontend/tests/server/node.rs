@@ -101,6 +101,7 @@ impl TestNode {
             tls_required: settings.tls_required,
             auth: settings.auth,
             max_channel_consumers: settings.max_channel_consumers,
+            release: "0.0.0".to_owned(),
             publish_timeout: settings.publish_timeout,
             broadcast_address: "node.example".to_owned(),
             hostname: "node".to_owned(),
