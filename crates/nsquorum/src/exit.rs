@@ -13,6 +13,10 @@ pub(crate) enum Exit {
     Failed,
     /// The command line is wrong.
     Usage,
+    /// `status`: something is missing, but everything works.
+    Degraded,
+    /// `status`: something does not work.
+    Unavailable,
     /// A write or a sync failed. What was answered OK is on disk; restarting is right once the disk works.
     WriteFailed,
     /// No space was left for a write. What was answered OK is on disk; restarting with space loses nothing.
@@ -32,6 +36,8 @@ impl Exit {
             Self::Ok => 0,
             Self::Failed => 1,
             Self::Usage => 2,
+            Self::Degraded => 3,
+            Self::Unavailable => 4,
             Self::WriteFailed => 70,
             Self::NoSpace => 71,
             Self::ImpossibleData => 72,
@@ -73,6 +79,12 @@ impl Exit {
     }
 }
 
+impl From<()> for Exit {
+    fn from((): ()) -> Self {
+        Self::Ok
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit.code())
@@ -85,6 +97,8 @@ Exit codes:
   0   done, or stopped by SIGTERM or SIGINT
   1   could not start, or the command failed
   2   wrong usage
+  3   status: something is missing, but everything works
+  4   status: something does not work
   70  a write or a sync failed
   71  no space left for a write
   72  stored data are damaged or impossible

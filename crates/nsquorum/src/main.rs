@@ -8,7 +8,9 @@ mod cli;
 mod cluster;
 mod compose;
 mod exit;
+mod http_request;
 mod serve;
+mod status;
 mod up;
 
 use std::process::ExitCode;

@@ -107,6 +107,39 @@ impl Cluster {
         Ok(())
     }
 
+    /// Stops the supervisor itself: a node that is killed stays dead until [`Cluster::supervise`].
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn stop_supervising(&self) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.up), Signal::STOP)?)
+    }
+
+    /// Lets the supervisor go on; it starts what was killed meanwhile.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn supervise(&self) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.up), Signal::CONT)?)
+    }
+
+    /// What `nsquorum status` prints, and its exit code.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn status(&self, flags: &[&str]) -> Result<(i32, String)> {
+        let output = Command::new(nsquorum_program()?).arg("status").args(flags).output()?;
+        let text = [output.stdout, output.stderr].concat();
+        let code = output.status.code().context("`nsquorum status` was killed")?;
+        Ok((code, String::from_utf8(text)?))
+    }
+
+    /// Where cluster.json and the data are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Waits until another process of the node serves than this one.
     ///
     /// # Errors

@@ -6,8 +6,8 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+
+use crate::http_request::request;
 
 /// The metric with the number of syncs.
 const FSYNCS_METRIC: &str = "nsquorum_storage_fsyncs_total";
@@ -17,12 +17,6 @@ const WRITTEN_METRIC: &str = "nsquorum_storage_written_bytes_total";
 
 /// The unit of CPU times in `/proc`: USER_HZ, 100 per second on every Linux ABI that this builds for.
 const TICK: Duration = Duration::from_millis(10);
-
-/// The largest HTTP answer that is read.
-const ANSWER_BYTES_MAX: u64 = 8 << 20;
-
-/// How long an HTTP request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where to look.
 #[derive(Clone, Debug)]
@@ -131,27 +125,6 @@ fn metric(text: &str, name: &str) -> Option<f64> {
         value.split_ascii_whitespace().next()?.parse::<f64>().ok()
     });
     values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
-}
-
-/// One HTTP request and the body of its answer. HTTP/1.0, so that the answer ends with the connection and is not
-/// chunked.
-async fn request(address: &str, method: &str, path: &str) -> anyhow::Result<String> {
-    let exchange = async {
-        let mut stream = TcpStream::connect(address).await?;
-        let head = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n");
-        stream.write_all(head.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
-        Ok::<_, anyhow::Error>(String::from_utf8_lossy(&answer).into_owned())
-    };
-    let answer = tokio::time::timeout(REQUEST_TIMEOUT, exchange)
-        .await
-        .with_context(|| format!("{address} did not answer {method} {path}"))?
-        .with_context(|| format!("{method} http://{address}{path}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("not an HTTP answer")?;
-    let status = head.split(' ').nth(1).unwrap_or_default();
-    anyhow::ensure!(status == "200", "{method} http://{address}{path}: status {status}");
-    Ok(body.to_owned())
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use clap::{Parser, Subcommand};
 use crate::bench;
 use crate::exit::{self, Exit};
 use crate::serve;
+use crate::status;
 use crate::up;
 
 pub(crate) use serve_args::ServeArgs;
@@ -37,6 +38,9 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Run a whole cluster on this machine.
     Up(Box<up::UpArgs>),
+    /// Say how the cluster is: nodes, topics, leaders, replicas, lag. Exit code 0: all is well; 3: something is missing, but everything works;
+    /// 4: something does not work; 1: no node answered.
+    Status(status::StatusArgs),
     /// Publish one message.
     Pub(publish::PubArgs),
     /// Print the messages of a topic as they come.
@@ -62,6 +66,7 @@ pub(crate) fn run() -> Exit {
     match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Up(args) => client(Box::pin(up::run(*args))),
+        Command::Status(args) => client(status::run(args)),
         Command::Pub(args) => client(publish::run(args)),
         Command::Tail(args) => client(tail::run(args)),
         Command::Bench(args) => client(Box::pin(bench::run(*args))),
@@ -71,13 +76,13 @@ pub(crate) fn run() -> Exit {
 }
 
 /// Runs a client command on one thread: it waits for the network, and on a small machine the server needs the other cores.
-fn client(command: impl Future<Output = anyhow::Result<()>>) -> Exit {
+fn client<T: Into<Exit>>(command: impl Future<Output = anyhow::Result<T>>) -> Exit {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
     match runtime.block_on(command) {
-        Ok(()) => Exit::Ok,
+        Ok(done) => done.into(),
         Err(error) => failed(&error),
     }
 }

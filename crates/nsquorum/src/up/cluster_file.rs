@@ -4,12 +4,28 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::plan::{NodePlan, Plan};
 
 /// The file's name in the cluster's directory.
 const NAME: &str = "cluster.json";
+
+/// The nodes' HTTP addresses, from the file of a running cluster.
+pub(crate) fn http_addresses(dir: &Path) -> anyhow::Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Addressed {
+        http: String,
+    }
+    #[derive(Deserialize)]
+    struct All {
+        nodes: Vec<Addressed>,
+    }
+    let path = dir.join(NAME);
+    let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let all: All = serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(all.nodes.into_iter().map(|node| node.http).collect())
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Process {

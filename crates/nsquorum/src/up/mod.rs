@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::cli::complain;
 use crate::exit::Exit;
 use cluster_file::ClusterFile;
+pub(crate) use cluster_file::http_addresses;
 use plan::Plan;
 use process::{Happening, Supervision, supervise};
 
@@ -29,6 +30,8 @@ use process::{Happening, Supervision, supervise};
 const NODES: usize = 3;
 /// The first node's TCP port if nothing else is said: nsqd's.
 const BASE_PORT: u16 = 4150;
+/// Where everything is if nothing else is said.
+pub(crate) const DIRECTORY: &str = "nsquorum-data";
 /// After a SIGTERM a node has this long to stop by itself.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -39,7 +42,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "N")]
     nodes: Option<usize>,
     /// Where the data, the logs and cluster.json are.
-    #[arg(long, value_name = "DIR", default_value = "nsquorum-data")]
+    #[arg(long, value_name = "DIR", default_value = DIRECTORY)]
     dir: PathBuf,
     /// Node i uses the ports from P+10(i-1) on: TCP, HTTP, lookup TCP, lookup HTTP, peers. As before on this DIR, else 4150.
     #[arg(long, value_name = "P")]
