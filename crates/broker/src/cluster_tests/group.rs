@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use nsquorum_consensus::{BoxFuture, Refusal, TopicEvent, TopicLog};
+use nsquorum_consensus::{BoxFuture, LeaderLocation, Refusal, TopicEvent, TopicLog};
 use nsquorum_storage::{ENTRY_HEADER_BYTES, Entry, EntryKind, StorageError};
 use nsquorum_topic::{
     Applied, BatchView, EntryPosition, GroupId, LeaderStart, LogIndex, LogTime, NodeId, NodeIncarnation, Seq, Term,
@@ -20,12 +20,16 @@ pub(super) struct Replica {
     applied_end: u64,
     is_leading: bool,
     pub(super) events: VecDeque<TopicEvent>,
+    /// A leader of which this replica's log has told.
+    pub(super) told: Option<LeaderLocation>,
 }
 
 /// The group.
 pub(super) struct Group {
     pub(super) term: Term,
     pub(super) leader: NodeId,
+    /// The last one that began to serve; its node tells all others again and again.
+    pub(super) serving: Option<LeaderLocation>,
     /// Index `i` stands at place `i - 1`.
     entries: Vec<Entry>,
     /// One past the last committed entry.
@@ -62,10 +66,12 @@ impl Group {
             applied_end: 1,
             is_leading: false,
             events: VecDeque::new(),
+            told: None,
         };
         Self {
             term: Term::new(0),
             leader: nodes[0],
+            serving: None,
             entries: Vec::new(),
             committed_end: 1,
             replicas: nodes.iter().map(|node| (*node, replica())).collect(),
@@ -148,6 +154,14 @@ impl Group {
                 let start = LeaderStart::decode(&entry.payload()).unwrap();
                 replica.state.apply_leader_start(at, &start).unwrap();
                 let is_mine = start.node == node && start.incarnation.get() == incarnation;
+                let location = LeaderLocation {
+                    term: start.term,
+                    node: start.node,
+                };
+                replica.told = Some(location);
+                if is_mine {
+                    self.serving = Some(location);
+                }
                 let was_leading = std::mem::replace(&mut replica.is_leading, is_mine);
                 if is_mine {
                     let state = Box::new(replica.state.clone());

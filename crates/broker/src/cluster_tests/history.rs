@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nsquorum_consensus::LeaderLocation;
 use nsquorum_environment::Monotonic;
 use nsquorum_links::{Class, Received};
 use nsquorum_topic::{LogTime, NodeId, NodeIncarnation};
@@ -119,14 +120,15 @@ impl History {
                 (clients.consumers.len() < 3).then(|| clients.subscribe())
             }),
             50..=53 => self.client(node, Clients::disconnect),
-            54..=75 => self.ready(node),
+            54..=58 => self.heartbeat(node),
+            59..=75 => self.ready(node),
             76..=180 => self.client(node, |clients, dice, ledger| Some(clients.publish(dice, ledger))),
             181..=300 => self.client(node, |clients, dice, ledger| clients.settle(dice, ledger, true)),
             301..=420 => {
                 self.group.commit_one();
             }
             421..=600 => {
-                self.group.apply_one(node);
+                self.apply(node);
             }
             601..=700 => self.event(node),
             701..=950 => self.deliver(),
@@ -275,6 +277,35 @@ impl History {
         }
     }
 
+    fn apply(&mut self, id: NodeId) {
+        let told = |history: &Self| history.group.replicas[&id].told;
+        let before = told(self);
+        self.group.apply_one(id);
+        if let Some(leader) = told(self)
+            && before != Some(leader)
+        {
+            self.located(id, leader);
+        }
+    }
+
+    /// A leader's word of itself reaches a node, if there is a way.
+    fn heartbeat(&mut self, to: NodeId) {
+        if let Some(leader) = self.group.serving
+            && self.nodes.contains_key(&leader.node)
+            && !self.broken.contains(&(leader.node, to))
+        {
+            self.located(to, leader);
+        }
+    }
+
+    fn located(&mut self, id: NodeId, leader: LeaderLocation) {
+        let now = self.now;
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.machines.located(leader, now);
+            self.turn(id);
+        }
+    }
+
     fn deliver(&mut self) {
         let (to, from, frame, class) = match self.network.deliver(&mut self.dice, self.is_faulty) {
             Some(Arrival::Frame { to, from, frame, class }) => (to, from, frame, class),
@@ -352,6 +383,7 @@ impl History {
             if round % 20 == 0 {
                 for node in NODES {
                     self.serve_all(node);
+                    self.heartbeat(node);
                 }
                 self.now = self.now + Duration::from_millis(200);
             }
@@ -360,7 +392,7 @@ impl History {
                 self.group.commit_one();
             }
             for node in NODES {
-                self.group.apply_one(node);
+                self.apply(node);
                 self.event(node);
                 self.client(node, |clients, dice, ledger| clients.settle(dice, ledger, false));
                 self.turn(node);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use nsquorum_consensus::LeaderLocation;
 use nsquorum_environment::Monotonic;
 use nsquorum_protocol::ChannelName;
 use nsquorum_topic::{ChannelIncarnation, NodeId, SESSION_WINDOW, Seq, Term};
@@ -18,8 +19,9 @@ use crate::wire::{
     self, Asked, Association, Claim, Framed, FromLeader, PublishFrame, Question, Reply, Subscriber, ToLeader,
 };
 
-/// How often a router that needs a leader and has none asks for one.
-const ASK_EVERY: Duration = Duration::from_millis(250);
+/// How often a router that needs the leader asks the node that leads, until that begins an association: a question may get lost, and
+/// the leader's node may know of its leadership before the topic's task does.
+pub(super) const ASK_EVERY: Duration = Duration::from_millis(250);
 
 /// What the shell has to do.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub(crate) enum RouterOutput {
 
 #[derive(Debug)]
 enum Role {
-    /// Nobody is known to lead. Not before `ask_at` is asked again.
+    /// No association with a leader. Where one is known to be, it is not asked again before `ask_at`.
     Seeking { ask_at: Monotonic },
     /// This node leads: its leader has everything.
     Local { term: Term },
@@ -101,6 +103,8 @@ pub(crate) struct TopicRouter {
     publish_timeout: Duration,
     /// Highest term heard of.
     term: Term,
+    /// Where the leader is, as far as this node knows: of no earlier term than any before.
+    leader: Option<LeaderLocation>,
     role: Role,
     /// The last association that was joined: none is joined twice, or after a later one.
     joined: (Term, u64),
@@ -128,6 +132,7 @@ impl TopicRouter {
         Self {
             publish_timeout,
             term: Term::default(),
+            leader: None,
             role: Role::Seeking {
                 ask_at: Monotonic::START,
             },
@@ -283,6 +288,23 @@ impl TopicRouter {
         }
     }
 
+    /// This node has learned where the leader is. One of an earlier term than before is ignored.
+    pub(crate) fn located(&mut self, leader: LeaderLocation, now: Monotonic) {
+        if self.leader.is_some_and(|known| known.term >= leader.term) {
+            return;
+        }
+        self.leader = Some(leader);
+        if let Role::Seeking { ask_at } = &mut self.role {
+            *ask_at = now;
+        }
+    }
+
+    /// The node to ask: it leads in the highest term that was heard of, and frames can be sent to it.
+    fn asked(&self) -> Option<NodeId> {
+        let leader = self.leader.filter(|leader| leader.term >= self.term)?;
+        self.reachable.contains(&leader.node).then_some(leader.node)
+    }
+
     fn seek(&mut self, now: Monotonic) {
         self.role = Role::Seeking { ask_at: now };
     }
@@ -368,6 +390,13 @@ impl TopicRouter {
             }
             self.joined = (header.term, header.sync);
             self.term = header.term;
+            self.located(
+                LeaderLocation {
+                    term: header.term,
+                    node: from,
+                },
+                now,
+            );
             self.role = Role::Remote {
                 node: from,
                 association: Association::join(header),
@@ -532,22 +561,19 @@ impl TopicRouter {
     }
 
     fn ask_for_leader(&mut self, now: Monotonic) {
-        let needs_leader = self.needs_leader();
-        let Role::Seeking { ask_at } = &mut self.role else {
+        let Role::Seeking { ask_at } = self.role else { return };
+        if ask_at > now || !self.needs_leader() {
             return;
+        }
+        let Some(to) = self.asked() else { return };
+        self.role = Role::Seeking {
+            ask_at: now + ASK_EVERY,
         };
-        if !needs_leader || *ask_at > now {
-            return;
-        }
-        *ask_at = now + ASK_EVERY;
-        // Only a leader answers.
-        for to in &self.reachable {
-            let frame = Framed {
-                header: wire::Header::default(),
-                content: ToLeader::Ask,
-            };
-            self.outputs.push(RouterOutput::Send { to: *to, frame });
-        }
+        let frame = Framed {
+            header: wire::Header::default(),
+            content: ToLeader::Ask,
+        };
+        self.outputs.push(RouterOutput::Send { to, frame });
     }
 
     fn needs_leader(&self) -> bool {
@@ -563,7 +589,7 @@ impl TopicRouter {
         let publish = self.publishes.front().map(deadline_of);
         let orphans = self.orphans.iter().filter_map(OrphanedLeases::next_deadline).min();
         let ask = match self.role {
-            Role::Seeking { ask_at } if !self.reachable.is_empty() && self.needs_leader() => Some(ask_at),
+            Role::Seeking { ask_at } if self.asked().is_some() && self.needs_leader() => Some(ask_at),
             _ => None,
         };
         [publish, orphans, ask].into_iter().flatten().min()

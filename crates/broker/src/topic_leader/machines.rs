@@ -1,7 +1,7 @@
 //! The two machines of a topic on one node, and who of them gets what.
 
 use bytes::Bytes;
-use nsquorum_consensus::TopicEvent;
+use nsquorum_consensus::{LeaderLocation, TopicEvent};
 use nsquorum_environment::Monotonic;
 use nsquorum_links::Received;
 use nsquorum_topic::SessionId;
@@ -40,6 +40,13 @@ impl Machines {
             for question in questions {
                 self.leader.input(question, now);
             }
+        }
+    }
+
+    /// The node has learned where the topic's leader is.
+    pub(crate) fn located(&mut self, leader: LeaderLocation, now: Monotonic) {
+        if let Some(router) = &mut self.router {
+            router.located(leader, now);
         }
     }
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use nsquorum_consensus::{Cluster, TopicEvent, TopicGroup, TopicLog};
+use nsquorum_consensus::{Cluster, LeaderLocation, TopicEvent, TopicGroup, TopicLog};
 use nsquorum_environment::{Environment, Monotonic};
 use nsquorum_links::{Class, Frame};
 use nsquorum_protocol::TopicName;
 use nsquorum_storage::{EntryKind, SpaceState};
 use nsquorum_topic::{GroupId, NodeId, Seq};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::input::TopicInput;
 use super::machine::{LeaderLimits, Output, TopicLeader, refuse};
@@ -63,6 +63,18 @@ pub(crate) async fn refuse_all(mut inbox: mpsc::UnboundedReceiver<TopicInput>, w
     }
 }
 
+/// The next place where the topic's leader is known to be. Once the topic is deleted there is none.
+async fn located(leader: &mut Option<watch::Receiver<Option<LeaderLocation>>>) -> LeaderLocation {
+    while let Some(watched) = leader {
+        if watched.changed().await.is_err() {
+            *leader = None;
+        } else if let Some(found) = *watched.borrow_and_update() {
+            return found;
+        }
+    }
+    std::future::pending().await
+}
+
 /// One topic's leader task.
 pub(crate) struct LeaderShell {
     pub(crate) name: TopicName,
@@ -92,6 +104,11 @@ impl LeaderShell {
         let mut inputs = Vec::new();
         let mut window_bytes = 0;
         let mut events_open = true;
+        // A node that is alone has nobody to look for.
+        let mut leader = self.peers.as_ref().map(|_| self.cluster.leader(self.group));
+        if let Some(leader) = &mut leader {
+            leader.mark_changed();
+        }
         loop {
             if !machines.leader.has_more() {
                 let wake_at = machines.wake_at();
@@ -113,6 +130,7 @@ impl LeaderShell {
                         break;
                     },
                     Some(done) = reads_done.recv() => machines.leader.reader_done(done),
+                    found = located(&mut leader) => machines.located(found, self.now()),
                     () = self.sleep_until(wake_at), if wake_at.is_some() => {}
                 }
             }
