@@ -30,6 +30,10 @@ use crate::topic_leader::{
 /// How long an administrative call waits for its effect.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A node that has not answered for this long is not listed any more: every listed node costs each consumer a connection and a share of
+/// its messages in flight. Long enough that a restart changes nothing.
+const UNLISTED_AFTER: Duration = Duration::from_secs(5);
+
 /// A change of a topic or channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminAction {
@@ -291,7 +295,22 @@ impl Broker {
             .unwrap_or_default()
     }
 
-    /// How clients reach the other nodes that hold a topic's log, as far as those have said so.
+    /// Whether there is such a topic.
+    pub fn has_topic(&self, topic: &TopicName) -> bool {
+        let cluster = self.0.cluster.get();
+        cluster.is_some_and(|cluster| cluster.metadata().borrow().topic(topic).is_some())
+    }
+
+    /// Whether this node can serve topics: it has heard of a majority of the storage nodes lately, itself included.
+    pub fn is_among_majority(&self) -> bool {
+        self.0.cluster.get().is_some_and(|cluster| {
+            let members: Vec<NodeId> = cluster.metadata().borrow().members().collect();
+            let answering = members.iter().filter(|node| is_listed(&**cluster, **node)).count();
+            answering * 2 > members.len()
+        })
+    }
+
+    /// How clients reach the other nodes that hold a topic's log, as far as those have said so and answer.
     pub fn other_replicas(&self, topic: &TopicName) -> Vec<NodeDescription> {
         self.others(|state| state.topic(topic).map_or_else(Vec::new, |record| record.replicas))
     }
@@ -308,7 +327,9 @@ impl Broker {
         let me = cluster.identity().node;
         let metadata = cluster.metadata();
         let state = metadata.borrow();
-        let others = nodes(&state).into_iter().filter(|node| *node != me);
+        let others = nodes(&state)
+            .into_iter()
+            .filter(|node| *node != me && is_listed(&**cluster, *node));
         others.filter_map(|node| state.node(node).cloned()).collect()
     }
 
@@ -448,6 +469,10 @@ impl Broker {
             routes.by_name.remove(name);
         }
     }
+}
+
+fn is_listed(cluster: &dyn Cluster, node: NodeId) -> bool {
+    cluster.silent_for(node) < UNLISTED_AFTER
 }
 
 impl Routes {

@@ -1,11 +1,14 @@
 //! nsqlookupd's HTTP interface, answered by the node itself.
 //!
-//! A node knows its topics and channels, so discovery needs no second process: consumers that are pointed at this port find the node as the
-//! producer of every topic it has. nsqlookupd's registrations have no counterpart: what exists is what the broker has. So "create" really
-//! creates, and "delete" removes nothing (tools send the real deletion to the producers).
+//! A node knows its topics and channels, so discovery needs no second process: consumers that are pointed at this port find all replicas of
+//! a topic as its producers. Nodes that have not answered this one for five seconds are left out until they do. nsqlookupd's registrations have
+//! no counterpart: what exists is what the broker has. So "create" really creates, and "delete" removes nothing (tools send the real deletion
+//! to the producers).
 
 mod answers;
 mod routes;
+
+use std::time::Duration;
 
 use nsquorum_broker::{AdminAction, AdminError, Broker, NodeDescription};
 use nsquorum_http::{HttpError, Query, Reply, Request, Resolution, Response, RoutedReply, Service, StatusCode};
@@ -13,6 +16,9 @@ use nsquorum_protocol::{ChannelName, TopicName};
 
 use answers::{LookupAnswer, NodeAnswer, NodesAnswer};
 use routes::{Endpoint, ROUTER};
+
+/// How long /lookup waits for the topic's leader. Some clients give up after two seconds.
+const CHANNELS_MAX: Duration = Duration::from_secs(1);
 
 type Answer = Result<Reply, HttpError>;
 
@@ -103,16 +109,20 @@ impl LookupFrontend {
 
     async fn lookup(&self, arguments: &Query) -> Answer {
         let topic = raw(arguments, "topic", "MISSING_ARG_TOPIC")?;
-        let channels = self
-            .channels_of(topic)
-            .await
-            .ok_or(HttpError::not_found("TOPIC_NOT_FOUND"))?;
         let name = TopicName::try_from(topic).map_err(|_| HttpError::not_found("TOPIC_NOT_FOUND"))?;
+        if !self.broker.has_topic(&name) {
+            return Err(HttpError::not_found("TOPIC_NOT_FOUND"));
+        }
+        // Consumers ask for the nodes; that the channels cannot be had for a while must not keep them waiting.
+        let channels = tokio::time::timeout(CHANNELS_MAX, self.channels_of(topic)).await;
+        let channels = channels.ok().flatten().unwrap_or_default();
         let others = self.broker.other_replicas(&name);
         let others: Vec<ProducerDescription> = others.into_iter().map(ProducerDescription::from).collect();
+        // A node that is cut off can deliver nothing, and knows of nobody who can.
+        let here = self.broker.is_among_majority().then_some(&self.producer);
         to_json(&LookupAnswer {
             channels,
-            producers: std::iter::once(&self.producer).chain(&others).collect(),
+            producers: here.into_iter().chain(&others).collect(),
         })
     }
 
