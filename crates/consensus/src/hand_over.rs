@@ -33,6 +33,14 @@ pub(crate) async fn hand_over_all(ports: &Ports, quorum: &QuorumClock, me: NodeI
     }
 }
 
+/// Who can take a leadership of this node over, the most advanced first: it has the least to copy before it may campaign.
+pub(crate) fn heirs(port: &Port, quorum: &QuorumClock, me: NodeId) -> Vec<NodeId> {
+    let mut heirs = port.replica.progress().matched;
+    heirs.retain(|(node, _)| *node != me && quorum.is_live(*node));
+    heirs.sort_by_key(|(node, matched)| (std::cmp::Reverse(*matched), *node));
+    heirs.into_iter().map(|(node, _)| node).collect()
+}
+
 async fn hand_over(ports: &[Arc<Port>], quorum: &QuorumClock, me: NodeId) {
     for attempt in 0_usize.. {
         let left: Vec<_> = ports.iter().filter(|port| port.replica.leadership().leading).collect();
@@ -41,11 +49,8 @@ async fn hand_over(ports: &[Arc<Port>], quorum: &QuorumClock, me: NodeId) {
         }
         let mut asked = false;
         for port in left {
-            // The most advanced first: it has the least to copy before it may campaign.
-            let mut targets = port.replica.progress().matched;
-            targets.retain(|(node, _)| *node != me && quorum.is_live(*node));
-            targets.sort_by_key(|(node, matched)| (std::cmp::Reverse(*matched), *node));
-            if let Some((to, _)) = targets.get(attempt % targets.len().max(1)) {
+            let heirs = heirs(port, quorum, me);
+            if let Some(to) = heirs.get(attempt % heirs.len().max(1)) {
                 asked = true;
                 port.replica.hand_over(*to).await;
             }

@@ -10,7 +10,9 @@ use nsquorum_topic::{GroupId, NodeId, Term};
 use tokio::sync::{mpsc, watch};
 
 use super::candidacy::{Candidacy, Move, Sight};
+use super::own_disk::OwnDisk;
 use super::{HEARTBEAT_INTERVAL, LEASE, QuorumClock, STAGGER};
+use crate::hand_over::heirs;
 use crate::peers::{Led, NodeFrame, Port, Ports, RaftReceiver};
 use crate::raft::{Calls, Leadership};
 use crate::reports::replicas_of;
@@ -24,6 +26,8 @@ const ACTIVE_FOR: Duration = Duration::from_secs(3);
 const LEASE_RENEWAL: Duration = Duration::from_millis(300);
 /// Between two attempts to hand a leadership over.
 const HAND_OVER_RETRY: Duration = Duration::from_millis(500);
+/// Between two leaderships that this node gives up because of its disk: each costs an election, and they all come at once.
+const GIVE_WAY_INTERVAL: Duration = Duration::from_millis(100);
 /// The loop looks at most this often, whatever is due.
 const PAUSE_MIN: Duration = Duration::from_millis(4);
 
@@ -38,17 +42,27 @@ pub(crate) struct Elected {
 struct Leading {
     term: Term,
     since: Monotonic,
-    /// The majority was silent: the leadership was given up, and is handed over when somebody answers.
+    /// The majority was silent, or this node's disk is slower than theirs: the leadership was given up, and is handed over to one that
+    /// answers.
     given_up: bool,
-    handed_over: Option<Monotonic>,
+    /// When it was last tried to hand it over, and how often.
+    handed_over: Option<(Monotonic, usize)>,
     probed: Monotonic,
     renewed: Monotonic,
+}
+
+/// Whether this node has just given up a leadership because of its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GaveWay {
+    No,
+    Now,
 }
 
 struct Watched {
     port: Arc<Port>,
     candidacy: Candidacy,
     leading: Option<Leading>,
+    own_disk: OwnDisk,
 }
 
 /// The state of the loop.
@@ -64,6 +78,7 @@ pub(crate) struct Elections {
     version: u64,
     epochs: BTreeMap<NodeId, LinkEpoch>,
     next_heartbeat: Monotonic,
+    may_give_way: Monotonic,
 }
 
 impl Elections {
@@ -78,6 +93,7 @@ impl Elections {
         Self {
             me: links.local().node,
             next_heartbeat: environment.clock.now(),
+            may_give_way: environment.clock.now(),
             links,
             environment,
             ports,
@@ -149,7 +165,9 @@ impl Elections {
         for group in watched.values_mut() {
             let leadership = group.port.replica.leadership();
             if leadership.leading {
-                self.lead(group, leadership.term, now);
+                if self.lead(group, leadership.term, now) == GaveWay::Now {
+                    self.may_give_way = now + GIVE_WAY_INTERVAL;
+                }
             } else {
                 group.leading = None;
                 group.port.pulse.set_silent(false);
@@ -178,6 +196,7 @@ impl Elections {
                     Candidacy::waiting(now)
                 },
                 leading: None,
+                own_disk: OwnDisk::default(),
                 port: Arc::clone(&port),
             });
             self.watched.insert(port.group, watched);
@@ -185,7 +204,7 @@ impl Elections {
     }
 
     /// Looks after a leadership of this node.
-    fn lead(&self, watched: &mut Watched, term: Term, now: Monotonic) {
+    fn lead(&self, watched: &mut Watched, term: Term, now: Monotonic) -> GaveWay {
         let port = &watched.port;
         watched.candidacy.lead(now);
         if watched.leading.is_none_or(|leading| leading.term != term) {
@@ -201,14 +220,19 @@ impl Elections {
                 renewed: now,
             });
         }
-        let Some(leading) = &mut watched.leading else { return };
+        let Some(leading) = &mut watched.leading else {
+            return GaveWay::No;
+        };
         if port.replicas.len() == 1 {
-            return;
+            return GaveWay::No;
         }
         let spawn = &self.environment.spawn;
+        let mut heir = None;
         if now.since(leading.probed) >= PROBE_INTERVAL {
             leading.probed = now;
-            port.followers.look(now, term, &port.replica.progress());
+            let progress = port.replica.progress();
+            port.followers.look(now, term, &progress);
+            heir = watched.own_disk.look(now, term, self.me, &progress);
             let pulse = Arc::clone(&port.pulse);
             spawn.spawn(port.replica.probe(Box::new(move || pulse.core_answered())));
         }
@@ -216,29 +240,33 @@ impl Elections {
         port.pulse.set_silent(!holds);
         if !holds {
             if !leading.given_up {
-                leading.given_up = true;
-                tracing::warn!(
-                    group = port.group.get(),
-                    term = term.get(),
-                    "no majority answers: leadership given up"
-                );
-                metrics::counter!("nsquorum_leaderships_lost_total", "why" => "silence").increment(1);
-                (port.depose)(term);
+                give_up(port, leading, term, "silence");
             }
-            return;
+            return GaveWay::No;
+        }
+        let gives_way =
+            !leading.given_up && now >= self.may_give_way && heir.is_some_and(|heir| self.quorum.is_live(heir));
+        if gives_way {
+            watched.own_disk.gives_way(now);
+            give_up(port, leading, term, "slow_disk");
         }
         if leading.given_up {
             // A term that was given up is never served again: another replica, and another term, take over.
-            if leading.handed_over.is_none_or(|at| now.since(at) >= HAND_OVER_RETRY)
-                && let Some(to) = port.replicas.iter().find(|node| self.quorum.is_live(**node))
+            let tries = match leading.handed_over {
+                None => Some(0),
+                Some((at, tries)) => (now.since(at) >= HAND_OVER_RETRY).then_some(tries),
+            };
+            if let Some(tries) = tries
+                && let Some(to) = heirs(port, &self.quorum, self.me).into_iter().cycle().nth(tries)
             {
-                leading.handed_over = Some(now);
-                spawn.spawn(port.replica.hand_over(*to));
+                leading.handed_over = Some((now, tries + 1));
+                spawn.spawn(port.replica.hand_over(to));
             }
         } else if port.pulse.idle_for(now) < ACTIVE_FOR && now.since(leading.renewed) >= LEASE_RENEWAL {
             leading.renewed = now;
             spawn.spawn(port.replica.renew_lease());
         }
+        if gives_way { GaveWay::Now } else { GaveWay::No }
     }
 
     /// Looks after a group that another node leads, or nobody.
@@ -338,4 +366,11 @@ impl Elections {
             _ = self.links.try_send(*peer, Lane::NODE, Class::Control, frame.clone());
         }
     }
+}
+
+fn give_up(port: &Port, leading: &mut Leading, term: Term, why: &'static str) {
+    leading.given_up = true;
+    tracing::warn!(group = port.group.get(), term = term.get(), why, "leadership given up");
+    metrics::counter!("nsquorum_leaderships_lost_total", "why" => why).increment(1);
+    (port.depose)(term);
 }

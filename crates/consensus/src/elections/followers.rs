@@ -31,6 +31,15 @@ impl Chase {
         }
     }
 
+    /// One that is level as it begins.
+    pub(crate) const fn level(now: Monotonic, mark: u64) -> Self {
+        Self {
+            mark,
+            mark_set: now,
+            level: Some(now),
+        }
+    }
+
     /// The leader's log ends at `last`, the replica's at `at`, as far as is known.
     pub(crate) fn look(&mut self, now: Monotonic, last: u64, at: Option<u64>) {
         if at >= Some(self.mark) {

@@ -11,6 +11,7 @@
 mod candidacy;
 mod driver;
 mod followers;
+mod own_disk;
 mod pulse;
 mod quorum;
 

@@ -230,6 +230,34 @@ async fn a_node_that_stops_hands_its_leaderships_over_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_disk_stands_still_gives_way_to_one_whose_disk_does_not() {
+    let mut cluster = TestCluster::<MemoryDisk>::start(3).await;
+    let mut ledger = Ledger::default();
+    let group = cluster.create(node(1), "orders").await.group;
+    cluster.write(group, "before", &mut ledger).await;
+    let slow = cluster.leader(group).await;
+    cluster.stall_disk(slow, true);
+    let rest = others(&cluster, slow).await;
+    // The followers write what the leader sends them, so they get ahead of it.
+    ledger.sent("at the slow one");
+    drop(cluster.submit(slow, group, Some("at the slow one"), Vec::new()));
+    until("another leader", || {
+        cluster
+            .location(rest[0], group)
+            .filter(|location| location.node != slow)
+    })
+    .await;
+    let mut number = 0;
+    let bodies = || {
+        number += 1;
+        format!("at a fast one {number}")
+    };
+    cluster.write_among(&rest, group, bodies, &mut ledger).await;
+    cluster.stall_disk(slow, false);
+    ledger.settle(&mut cluster, group).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_follower_that_was_away_for_long_gets_a_snapshot_and_the_log_after_it() {
     let mut cluster = TestCluster::<MemoryDisk>::start_with(3, 16 << 10).await;
     let mut ledger = Ledger::default();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use nsquorum_topic::{Event, GroupId, LogIndex, NodeId, NodeIncarnation, Seq};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, MemoryDisk};
 use crate::writer::{Host, Topic, Write, Written};
 
 /// A hang is a failure; anything below this is not.
@@ -78,6 +79,13 @@ struct Slot<D: Disk> {
     incarnation: u64,
     life: Option<Life>,
     store: Option<D::Store>,
+}
+
+impl TestCluster<MemoryDisk> {
+    /// From now on nothing becomes durable on this node, or everything that waits does.
+    pub(crate) fn stall_disk(&self, id: NodeId, stalled: bool) {
+        self.nodes[&id].disk.stalled.store(stalled, Ordering::Relaxed);
+    }
 }
 
 /// A cluster over disks of one kind.

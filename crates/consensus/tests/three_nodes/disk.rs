@@ -23,6 +23,8 @@ pub(crate) trait Disk: Send + 'static {
 /// A store in memory whose operations become durable one by one, on a thread of its own.
 pub(crate) struct MemoryDisk {
     store: MemoryStore,
+    /// Nothing becomes durable while this is set.
+    pub(crate) stalled: Arc<AtomicBool>,
     spinning: Option<(Arc<AtomicBool>, std::thread::JoinHandle<()>)>,
 }
 
@@ -41,6 +43,7 @@ impl Disk for MemoryDisk {
     fn new() -> Self {
         Self {
             store: MemoryStore::new(Durability::Stepped),
+            stalled: Arc::default(),
             spinning: None,
         }
     }
@@ -49,10 +52,10 @@ impl Disk for MemoryDisk {
         self.stop();
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
-            let (store, stop) = (self.store.clone(), Arc::clone(&stop));
+            let (store, stop, stalled) = (self.store.clone(), Arc::clone(&stop), Arc::clone(&self.stalled));
             move || {
                 while !stop.load(Ordering::Relaxed) {
-                    if !store.step() {
+                    if stalled.load(Ordering::Relaxed) || !store.step() {
                         std::thread::sleep(Duration::from_micros(50));
                     }
                 }
