@@ -30,6 +30,8 @@ use crate::topic_leader::{
 /// How long an administrative call waits for its effect.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a scrape of metrics waits for a topic whose leadership moves.
+const LED_STATS_TIMEOUT: Duration = Duration::from_millis(500);
 /// A node that has not answered for this long is not listed any more: every listed node costs each consumer a connection and a share of
 /// its messages in flight. Long enough that a restart changes nothing.
 const UNLISTED_AFTER: Duration = Duration::from_secs(5);
@@ -347,22 +349,25 @@ impl Broker {
             Some(topic) => self.existing(topic).into_iter().collect(),
             None => self.topics().iter().filter_map(|topic| self.existing(topic)).collect(),
         };
-        let mut stats = Vec::with_capacity(leaders.len());
-        for leader in leaders {
-            let (answer, answered) = oneshot::channel();
-            drop(leader.send(TopicInput::Client(LeaderInput::Stats {
-                channel: channel.cloned(),
-                answer,
-            })));
-            // A topic that nobody leads has nothing to show.
-            stats.extend(
-                tokio::time::timeout(ADMIN_TIMEOUT, answered)
-                    .await
-                    .into_iter()
-                    .flatten(),
-            );
-        }
-        stats
+        stats_of(leaders, channel, ADMIN_TIMEOUT).await
+    }
+
+    /// Statistics of the topics that this node leads, by name.
+    pub async fn led_stats(&self) -> Vec<TopicStats> {
+        let Some(cluster) = self.0.cluster.get() else {
+            return Vec::new();
+        };
+        let me = cluster.identity().node;
+        let led: Vec<TopicName> = {
+            let metadata = cluster.metadata();
+            let state = metadata.borrow();
+            let is_led = |group| cluster.leader(group).borrow().is_some_and(|leader| leader.node == me);
+            let topics = state.topics().filter(|(_, record)| is_led(record.group));
+            topics.map(|(name, _)| name).collect()
+        };
+        let leaders = led.iter().filter_map(|topic| self.existing(topic)).collect();
+        // Asked of another node, if the leadership has just moved: one scrape may show the topic twice, or not at all.
+        stats_of(leaders, None, LED_STATS_TIMEOUT).await
     }
 
     /// The cluster as this node sees it; takes a second at most. `None` while the node recovers.
@@ -469,6 +474,24 @@ impl Broker {
             routes.by_name.remove(name);
         }
     }
+}
+
+async fn stats_of(
+    leaders: Vec<mpsc::UnboundedSender<TopicInput>>,
+    channel: Option<&ChannelName>,
+    timeout: Duration,
+) -> Vec<TopicStats> {
+    let mut stats = Vec::with_capacity(leaders.len());
+    for leader in leaders {
+        let (answer, answered) = oneshot::channel();
+        drop(leader.send(TopicInput::Client(LeaderInput::Stats {
+            channel: channel.cloned(),
+            answer,
+        })));
+        // A topic that nobody leads has nothing to show.
+        stats.extend(tokio::time::timeout(timeout, answered).await.into_iter().flatten());
+    }
+    stats
 }
 
 fn is_listed(cluster: &dyn Cluster, node: NodeId) -> bool {

@@ -35,10 +35,7 @@ async fn until_listed(cluster: &Cluster, asked: &NodeEntry, path: &str, expected
         Ok(last == expected)
     });
     if let Err(error) = waited.await {
-        panic!(
-            "{error}: {path} has {last:?}, not {expected:?}\n{}",
-            cluster.logs()
-        );
+        panic!("{error}: {path} has {last:?}, not {expected:?}\n{}", cluster.logs());
     }
 }
 

@@ -9,6 +9,7 @@ mod stats;
 mod stats_json;
 mod stats_text;
 mod status;
+mod topic_metrics;
 
 use std::sync::Arc;
 
@@ -60,7 +61,7 @@ impl HttpFrontend {
             Endpoint::Ping => Ok(self.ping()),
             Endpoint::Info => self.info(),
             Endpoint::Stats => self.stats(&query(request)?).await,
-            Endpoint::Metrics => self.metrics_text(),
+            Endpoint::Metrics => self.metrics_text().await,
             Endpoint::ClusterStatus => self.cluster_status().await,
             Endpoint::Pub => self.publish_one(request).await,
             Endpoint::Mpub => self.publish_many(request).await,
@@ -77,9 +78,11 @@ impl HttpFrontend {
         }
     }
 
-    fn metrics_text(&self) -> Answer {
+    async fn metrics_text(&self) -> Answer {
         let prometheus = self.prometheus.as_ref().ok_or(HttpError::not_found("NOT_FOUND"))?;
-        Ok(Reply::Plain(StatusCode::OK, prometheus.render()))
+        let mut text = prometheus.render();
+        text.push_str(&topic_metrics::text(&self.broker.led_stats().await));
+        Ok(Reply::Plain(StatusCode::OK, text))
     }
 }
 
