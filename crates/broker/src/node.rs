@@ -23,8 +23,8 @@ use crate::subscription::{
     DeliveryReceiver, SubscribeError, Subscription, SubscriptionHandle, SubscriptionId, SubscriptionOptions,
 };
 use crate::topic_leader::{
-    ChannelChange, Command, LeaderInput, LeaderLimits, LeaderShell, Publish, Subscribe, TailBudget, TopicInput,
-    refuse_all,
+    ChannelChange, Command, LeaderInput, LeaderLimits, LeaderShell, Publish, Subscribe, TailBudget, TopicInbox,
+    TopicInput, refuse_all,
 };
 
 /// How long an administrative call waits for its effect.
@@ -101,19 +101,17 @@ struct Route {
     leader: mpsc::UnboundedSender<TopicInput>,
 }
 
-/// A topic whose group has not started yet: what arrives meanwhile, in order.
-type Unclaimed = mpsc::UnboundedReceiver<TopicInput>;
-
 #[derive(Default)]
 struct Routes {
     by_name: BTreeMap<TopicName, Route>,
-    unclaimed: BTreeMap<TopicName, Unclaimed>,
+    /// Of topics whose group has not started yet: what arrives meanwhile.
+    unclaimed: BTreeMap<TopicName, TopicInbox>,
 }
 
 impl Routes {
     /// A route whose inbox fills until the topic's group runs.
     fn add_unclaimed(&mut self, topic: &TopicName) -> mpsc::UnboundedSender<TopicInput> {
-        let (leader, inbox) = mpsc::unbounded_channel();
+        let (leader, inbox) = TopicInbox::new();
         self.by_name.insert(
             topic.clone(),
             Route {
@@ -446,16 +444,22 @@ impl Broker {
         leader
     }
 
-    /// Creates a topic that somebody uses. Its inbox fills meanwhile, and is read when the group runs.
+    /// Creates a topic that somebody uses. Its inbox fills meanwhile, and is read when the group runs. It goes on for as long as somebody waits
+    /// there, because each of them is owed its own time.
     fn create_in_background(&self, topic: TopicName) {
         let Some(cluster) = self.0.cluster.get().cloned() else {
             return;
         };
         let broker = self.clone();
         self.0.config.environment.spawn.spawn(Box::pin(async move {
-            if let Err(error) = cluster.create_topic(topic.clone()).await {
+            while let Err(error) = cluster.create_topic(topic.clone()).await {
                 tracing::warn!(%topic, %error, "a topic could not be created: its publishes fail");
-                broker.forget_unclaimed(&topic);
+                if !error.is_retryable() {
+                    return broker.forget_unclaimed(&topic);
+                }
+                if !broker.is_awaited(&topic) {
+                    return;
+                }
             }
         }));
     }
@@ -467,12 +471,26 @@ impl Broker {
         }
     }
 
-    /// Lets go of an inbox that nobody will ever read, because the topic is gone; dropping it answers everybody in it.
+    /// Lets go of an inbox that nobody will ever read; dropping it answers everybody in it.
     fn forget_unclaimed(&self, name: &TopicName) {
         let mut routes = self.0.routes.write();
         if routes.unclaimed.remove(name).is_some() {
             routes.by_name.remove(name);
         }
+    }
+
+    /// Whether anybody waits for the topic's group to start. If not its inbox is let go of.
+    fn is_awaited(&self, name: &TopicName) -> bool {
+        let mut routes = self.0.routes.write();
+        let Some(inbox) = routes.unclaimed.get_mut(name) else {
+            return false;
+        };
+        let is_awaited = inbox.drop_given_up();
+        if !is_awaited {
+            routes.unclaimed.remove(name);
+            routes.by_name.remove(name);
+        }
+        is_awaited
     }
 }
 
@@ -500,7 +518,7 @@ fn is_listed(cluster: &dyn Cluster, node: NodeId) -> bool {
 
 impl Routes {
     /// Makes the route belong to a group, and gives out its inbox with all that has arrived.
-    fn claim(&mut self, name: &TopicName, group: GroupId) -> Unclaimed {
+    fn claim(&mut self, name: &TopicName, group: GroupId) -> TopicInbox {
         match self.unclaimed.remove(name) {
             Some(inbox) => {
                 if let Some(route) = self.by_name.get_mut(name) {
@@ -509,7 +527,7 @@ impl Routes {
                 inbox
             }
             None => {
-                let (leader, inbox) = mpsc::unbounded_channel();
+                let (leader, inbox) = TopicInbox::new();
                 self.by_name.insert(
                     name.clone(),
                     Route {

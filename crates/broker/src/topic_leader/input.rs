@@ -42,6 +42,16 @@ pub(crate) enum PublishAnswer {
     Node { session: SessionId, number: u64 },
 }
 
+impl PublishAnswer {
+    /// Whether a client of this node waited and does not any longer. Of other nodes nobody knows.
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::Client(answer) => answer.is_closed(),
+            Self::Node { .. } => false,
+        }
+    }
+}
+
 impl From<oneshot::Sender<Result<(), PublishError>>> for PublishAnswer {
     fn from(answer: oneshot::Sender<Result<(), PublishError>>) -> Self {
         Self::Client(answer)
@@ -170,6 +180,21 @@ pub(crate) enum LeaderInput {
         channel: Option<ChannelName>,
         answer: oneshot::Sender<TopicStats>,
     },
+}
+
+impl LeaderInput {
+    /// Whether nobody waits for what becomes of it.
+    pub(crate) fn is_given_up(&self) -> bool {
+        match self {
+            Self::Publish(publish) => publish.answer.is_given_up(),
+            Self::Subscribe(subscribe) => subscribe.answer.is_closed(),
+            Self::IsInFlight { answer, .. } => answer.is_closed(),
+            Self::Command { answer, .. } => answer.is_closed(),
+            Self::Channels { answer } => answer.is_closed(),
+            Self::Stats { answer, .. } => answer.is_closed(),
+            Self::Ready { .. } | Self::LeaseEvents { .. } | Self::Disconnected { .. } => true,
+        }
+    }
 }
 
 /// What reaches the task of a topic.

@@ -10,6 +10,7 @@
 //! in one inbox becomes one entry and one sync: the batch grows while the disk works, without any timer.
 
 mod dispatch;
+mod inbox;
 mod input;
 mod leading;
 mod machine;
@@ -23,6 +24,7 @@ mod window;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use inbox::TopicInbox;
 pub(crate) use input::{
     ChannelChange, Command, LeaderInput, LocalConsumer, NodeState, Place, Publish, PublishAnswer, Subscribe, TopicInput,
 };

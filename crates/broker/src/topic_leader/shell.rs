@@ -12,6 +12,7 @@ use nsquorum_storage::{EntryKind, SpaceState};
 use nsquorum_topic::{GroupId, NodeId, Seq};
 use tokio::sync::{mpsc, watch};
 
+use super::inbox::TopicInbox;
 use super::input::TopicInput;
 use super::machine::{LeaderLimits, Output, TopicLeader, refuse};
 use super::machines::Machines;
@@ -55,10 +56,13 @@ impl TailBudget {
 }
 
 /// Stands in for a leader that cannot be: answers every input with the same refusal.
-pub(crate) async fn refuse_all(mut inbox: mpsc::UnboundedReceiver<TopicInput>, why: PublishError) {
-    while let Some(input) = inbox.recv().await {
-        if let TopicInput::Client(input) = input {
-            refuse(input, why);
+pub(crate) async fn refuse_all(mut inbox: TopicInbox, why: PublishError) {
+    let mut inputs = Vec::new();
+    while inbox.recv_many(&mut inputs, INPUTS_PER_STEP_MAX).await > 0 {
+        for input in inputs.drain(..) {
+            if let TopicInput::Client(input) = input {
+                refuse(input, why);
+            }
         }
     }
 }
@@ -90,7 +94,7 @@ pub(crate) struct LeaderShell {
 
 impl LeaderShell {
     /// Runs until the topic is over and nobody refers to it any more.
-    pub(crate) async fn run(self, topic: TopicGroup, mut inbox: mpsc::UnboundedReceiver<TopicInput>) {
+    pub(crate) async fn run(self, topic: TopicGroup, mut inbox: TopicInbox) {
         let leader = TopicLeader::new(self.name.clone(), self.limits);
         let mut machines = match &self.peers {
             None => Machines { leader, router: None },
@@ -140,7 +144,7 @@ impl LeaderShell {
                 machines.event(event, moment);
             }
             while inputs.len() < INPUTS_PER_STEP_MAX
-                && let Ok(input) = inbox.try_recv()
+                && let Some(input) = inbox.try_recv()
             {
                 inputs.push(input);
             }
