@@ -15,6 +15,7 @@ mod cluster_tests;
 mod dice;
 mod leases;
 mod node;
+mod outages;
 mod peers;
 mod publish;
 mod router;
@@ -31,6 +32,7 @@ pub use nsquorum_consensus::{
 };
 
 pub use node::{AdminAction, AdminError, Broker, BrokerConfig, Health};
+pub use outages::Outages;
 pub use publish::{PublishError, PublishTicket};
 pub use stats::{ChannelStats, ClientDescription, SubscriptionStats, TopicStats};
 pub use subscription::{

@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admission::{Admission, Admitted};
+use crate::outages::Outages;
 use crate::peers::Peers;
 use crate::publish::{PublishError, PublishTicket};
 use crate::stats::TopicStats;
@@ -128,6 +129,7 @@ struct Inner {
     config: BrokerConfig,
     cluster: OnceLock<Arc<dyn Cluster>>,
     admission: Admission,
+    outages: Outages,
     tail: TailBudget,
     peers: OnceLock<Arc<Peers>>,
     routes: RwLock<Routes>,
@@ -143,6 +145,7 @@ impl Broker {
     pub fn new(config: BrokerConfig) -> Self {
         Self(Arc::new(Inner {
             admission: Admission::new(config.publish_bytes_max),
+            outages: Outages::default(),
             tail: TailBudget::new(config.tail_bytes_max),
             config,
             cluster: OnceLock::new(),
@@ -376,6 +379,11 @@ impl Broker {
     /// The node's bound on bytes of unanswered publishes.
     pub fn admission(&self) -> &Admission {
         &self.0.admission
+    }
+
+    /// The topics whose publishes fail at this node.
+    pub fn outages(&self) -> &Outages {
+        &self.0.outages
     }
 
     /// Whether publishes can succeed at this moment.

@@ -16,7 +16,7 @@ impl Machine {
         match self.replies.front() {
             Some(Reply::Publish(_)) => Awaited::Publish,
             Some(Reply::NotHeld { seq, .. }) => Awaited::InFlight(*seq),
-            None => Awaited::Nothing,
+            Some(Reply::Failed { .. }) | None => Awaited::Nothing,
             Some(Reply::Response(_) | Reply::Error(_)) => unreachable!("answers that are ready are written at once"),
         }
     }
@@ -34,11 +34,19 @@ impl Machine {
                     .publish_seconds
                     .record(now.since(publish.received).as_secs_f64());
                 self.record.count_published(&publish.topic, publish.message_count);
+                self.outages.stored(&publish.topic, now);
                 Reply::Response(Bytes::from_static(frame::OK))
             }
             Err(cause) => {
                 self.metrics.publishes_failed.increment(1);
-                Reply::Error(publish.kind.failed(cause))
+                let error = publish.kind.failed(cause);
+                let delay = self.outages.failed(&publish.topic, cause, now);
+                if !delay.is_zero() {
+                    let tell_at = now + delay;
+                    self.replies.push_front(Reply::Failed { error, tell_at });
+                    return;
+                }
+                Reply::Error(error)
             }
         };
         self.write(reply, now);
@@ -136,6 +144,7 @@ impl Machine {
         }
         let publish = match self.replies.front() {
             Some(Reply::Publish(publish)) => Some(publish.deadline),
+            Some(Reply::Failed { tell_at, .. }) => Some(*tell_at),
             _ => None,
         };
         let finish = match self.phase {
@@ -167,6 +176,7 @@ impl Machine {
         {
             self.published(Err(PublishError::TimedOut), now);
         }
+        self.tell_failure(now);
         if self
             .subscribing
             .as_ref()
@@ -182,6 +192,16 @@ impl Machine {
         let overdue = matches!(self.phase, Phase::Finishing { by, .. } if by <= now);
         if due.client_silent || due.client_stuck || overdue {
             self.phase = Phase::Ended(End::Close);
+        }
+    }
+
+    /// Tells a failure that has been held back for long enough, or that nothing needs to be held back any more because the connection ends.
+    fn tell_failure(&mut self, now: Monotonic) {
+        let is_ending = self.phase != Phase::Open;
+        let is_due =
+            matches!(self.replies.front(), Some(Reply::Failed { tell_at, .. }) if is_ending || *tell_at <= now);
+        if is_due && let Some(Reply::Failed { error, .. }) = self.replies.pop() {
+            self.write(Reply::Error(error), now);
         }
     }
 
@@ -223,7 +243,7 @@ impl Machine {
                     }
                 }
             }
-            Reply::Publish(_) | Reply::NotHeld { .. } => unreachable!("these are not ready"),
+            Reply::Publish(_) | Reply::Failed { .. } | Reply::NotHeld { .. } => unreachable!("these are not ready"),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use nsquorum_broker::LeaseTable;
+use nsquorum_broker::{LeaseTable, Outages};
 use nsquorum_environment::{Monotonic, Random, WallTime};
 use nsquorum_protocol::{
     ChannelName, Command, ConnectionState, DecodeContext, Decoder, Fatality, IdentifyRequest, InFlightError,
@@ -102,6 +102,7 @@ pub(crate) struct MachineParts {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) metrics: FrontendMetrics,
     pub(crate) record: Arc<ConnectionRecord>,
+    pub(crate) outages: Outages,
 }
 
 /// One connection.
@@ -110,6 +111,7 @@ pub(crate) struct Machine {
     pub(super) random: Arc<dyn Random>,
     pub(super) metrics: FrontendMetrics,
     pub(super) record: Arc<ConnectionRecord>,
+    pub(super) outages: Outages,
     decoder: Decoder,
     pub(super) state: ConnectionState,
     settings: SessionSettings,
@@ -139,12 +141,14 @@ impl Machine {
             random,
             metrics,
             record,
+            outages,
         } = parts;
         let settings = SessionSettings::new(&config.limits);
         Self {
             random,
             metrics,
             record,
+            outages,
             decoder: Decoder::new(),
             state: ConnectionState::Init,
             settings,
@@ -224,7 +228,11 @@ impl Machine {
         let has_room = self.output.waiting_bytes() <= OUTPUT_BYTES_MAX;
         match command {
             Command::Identify(_) | Command::Auth(_) | Command::Sub { .. } => self.replies.is_empty() && has_room,
-            Command::Pub { .. } | Command::Mpub { .. } | Command::Dpub { .. } | Command::Cls => has_room,
+            // Nothing is stored any more once a publish has failed: the client will take everything behind it for failed, and send it again.
+            Command::Pub { .. } | Command::Mpub { .. } | Command::Dpub { .. } => {
+                has_room && !matches!(self.replies.front(), Some(Reply::Failed { .. }))
+            }
+            Command::Cls => has_room,
             Command::Fin(_) | Command::Req { .. } | Command::Touch(_) | Command::Rdy(_) | Command::Nop => true,
         }
     }

@@ -67,6 +67,11 @@ pub(crate) struct PendingPublish {
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     Publish(PendingPublish),
+    /// A publish that has failed; the client is told later, see [`nsquorum_broker::Outages`].
+    Failed {
+        error: ProtocolError,
+        tell_at: Monotonic,
+    },
     NotHeld {
         command: LeaseCommand,
         id: MessageId,
@@ -96,6 +101,12 @@ impl Replies {
     pub(crate) fn push(&mut self, reply: Reply) {
         self.weight_bytes += reply.weight();
         self.queue.push_back(reply);
+    }
+
+    /// Puts an answer back in the place of the one that was popped.
+    pub(crate) fn push_front(&mut self, reply: Reply) {
+        self.weight_bytes += reply.weight();
+        self.queue.push_front(reply);
     }
 
     pub(crate) fn front(&self) -> Option<&Reply> {

@@ -165,6 +165,7 @@ impl Shell {
             random: Arc::clone(&environment.random),
             metrics: metrics.clone(),
             record: Arc::clone(&record),
+            outages: broker.outages().clone(),
         };
         Self {
             broker,

@@ -112,6 +112,7 @@ impl HttpFrontend {
         let result = tokio::time::timeout(self.config.publish_timeout, ticket).await;
         match result.unwrap_or(Err(PublishError::TimedOut)) {
             Ok(()) => {
+                self.broker.outages().stored(topic, clock.now());
                 self.metrics.publishes_ok.increment(1);
                 self.metrics.published_messages.increment(count);
                 self.metrics
@@ -121,6 +122,7 @@ impl HttpFrontend {
             }
             Err(error) => {
                 self.metrics.publishes_failed.increment(1);
+                tokio::time::sleep(self.broker.outages().failed(topic, error, clock.now())).await;
                 Err(publish_error(error))
             }
         }

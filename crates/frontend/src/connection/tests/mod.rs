@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use nsquorum_broker::{ClientDescription, Delivery, DeliveryToken, SubscriptionEvent};
+use nsquorum_broker::{ClientDescription, Delivery, DeliveryToken, Outages, SubscriptionEvent};
 use nsquorum_environment::{Monotonic, SeededRandom, WallTime};
 use nsquorum_protocol::{ChannelName, Frame, FrameDecoder, Limits, MAGIC_V2, ServerFeatures, TopicName, encode, frame};
 use nsquorum_topic::{Attempts, ChannelIncarnation, LogTime, Seq, Term};
@@ -31,6 +31,7 @@ pub(super) struct Script {
     pub(super) ended: bool,
     pub(super) now: Monotonic,
     pub(super) record: Arc<ConnectionRecord>,
+    pub(super) outages: Outages,
     frames: FrameDecoder,
     written: BytesMut,
 }
@@ -59,6 +60,17 @@ impl Script {
     }
 
     pub(super) fn with(config: FrontendConfig) -> Self {
+        Self::at(config, Outages::default(), Monotonic::START)
+    }
+
+    /// Another connection of the same node, right now, that has sent the magic.
+    pub(super) fn reconnect(&self) -> Self {
+        let mut script = Self::at(config(), self.outages.clone(), self.now);
+        assert_eq!(script.send(MAGIC_V2), None);
+        script
+    }
+
+    fn at(config: FrontendConfig, outages: Outages, now: Monotonic) -> Self {
         let record = Arc::new(ConnectionRecord::new(ClientDescription {
             client_id: "10.0.0.1".to_owned(),
             hostname: "10.0.0.1".to_owned(),
@@ -74,13 +86,15 @@ impl Script {
             random: Arc::new(SeededRandom::new(1)),
             metrics: FrontendMetrics::new(),
             record: Arc::clone(&record),
+            outages: outages.clone(),
         };
         Self {
-            machine: Machine::new(parts, Monotonic::START),
+            machine: Machine::new(parts, now),
             input: BytesMut::new(),
             ended: false,
-            now: Monotonic::START,
+            now,
             record,
+            outages,
             frames: FrameDecoder::new(8 << 20),
             written: BytesMut::new(),
         }

@@ -184,3 +184,82 @@ fn identify_after_publishes_is_answered_after_them() {
     );
     assert_eq!(script.take_frames(), [ok(), ok()]);
 }
+
+const TIMED_OUT: &str = "E_PUB_FAILED PUB failed timed out waiting for the replicas";
+
+/// A connection whose publish has failed for the second time, and who is to be told 2.5 s later.
+fn failed_again() -> Script {
+    let mut first = Script::open();
+    assert_eq!(first.send_publishes(&publish(b"a")), 1);
+    first.advance(Duration::from_secs(5));
+    first.assert_ends_with_error(TIMED_OUT);
+    let mut again = first.reconnect();
+    assert_eq!(again.send_publishes(&publish(b"a")), 1);
+    again.advance(Duration::from_secs(5));
+    again
+}
+
+#[test]
+fn a_failure_that_repeats_over_connections_is_told_later() {
+    let mut script = failed_again();
+    assert_eq!((script.take_frames(), script.machine.ended()), (vec![], None));
+    assert_eq!(script.machine.awaited(), Awaited::Nothing);
+    assert_eq!(
+        script.machine.next_deadline(),
+        Some(script.now + Duration::from_millis(2_500))
+    );
+    script.advance(Duration::from_millis(2_499));
+    assert_eq!(script.machine.ended(), None);
+    script.advance(Duration::from_millis(1));
+    script.assert_ends_with_error(TIMED_OUT);
+}
+
+#[test]
+fn nothing_is_published_behind_a_failure_that_is_held_back() {
+    let mut script = failed_again();
+    assert_eq!(script.send(&publish(b"b")), None);
+    assert!(!script.machine.wants_input());
+    script.advance(Duration::from_millis(2_500));
+    script.assert_ends_with_error(TIMED_OUT);
+    assert_eq!(script.next(), None);
+}
+
+#[test]
+fn heartbeats_and_consumers_live_on_while_a_failure_is_held_back() {
+    let mut script = Script::open();
+    script.send(&identify("{\"heartbeat_interval\":1000}"));
+    assert_eq!(script.take_frames(), [ok()]);
+    script.subscribe();
+    script.send(b"RDY 1\n");
+    script.machine.take_to_leader();
+    assert_eq!(script.send_publishes(&publish(b"a")), 1);
+    // The topic has failed for four seconds at other connections.
+    let since = script.now - Duration::from_secs(4);
+    script.now = script.now + Duration::from_secs(4);
+    script.outages.failed(&topic(), PublishError::TimedOut, since);
+    script.machine.published(Err(PublishError::TimedOut), script.now);
+    script.deliver(1, b"m");
+    script.advance(Duration::from_secs(1));
+    assert_eq!(script.take_frames().len(), 2, "the message and a heartbeat");
+    script.send(b"FIN 0000000000000001\n");
+    assert_eq!(script.machine.take_to_leader().events.len(), 1);
+}
+
+#[test]
+fn a_stopping_node_holds_no_failure_back() {
+    let mut script = failed_again();
+    script.machine.finish(End::Close, script.now);
+    script.advance(Duration::ZERO);
+    script.assert_ends_with_error(TIMED_OUT);
+}
+
+#[test]
+fn a_publish_that_is_stored_ends_the_delays() {
+    let mut script = failed_again().reconnect();
+    assert_eq!(script.send_publishes(&publish(b"a")), 1);
+    script.machine.published(Ok(()), script.now);
+    assert_eq!(script.take_frames(), [ok()]);
+    assert_eq!(script.send_publishes(&publish(b"a")), 1);
+    script.advance(Duration::from_secs(5));
+    script.assert_ends_with_error(TIMED_OUT);
+}
