@@ -50,7 +50,12 @@ pub(crate) enum PeerLink {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
     Up,
+    /// The node may be alive, and its consumers at work.
     Lost { since: Monotonic },
+    /// Lost for longer than [`GRACE`]: what its consumers held has been given back. The process may be alive all the same, and its publish session goes
+    /// on: ending it would bar the node from the topic for as long as it lives.
+    GivenUp,
+    /// The process is gone.
     Gone,
 }
 
@@ -107,7 +112,7 @@ impl Nodes {
     pub(super) fn wake_at(&self, leading: &Leading) -> Option<Monotonic> {
         let lost = self.nodes.values().filter_map(|node| match node.link {
             Link::Lost { since } => Some(since + GRACE),
-            Link::Up | Link::Gone => None,
+            Link::Up | Link::GivenUp | Link::Gone => None,
         });
         lost.chain(leading.awaited.as_ref().map(|awaited| awaited.until)).min()
     }
@@ -162,7 +167,7 @@ impl TopicLeader {
                 self.open(id);
             }
             PeerLink::Lost => {
-                if !matches!(node.link, Link::Lost { .. }) {
+                if !matches!(node.link, Link::Lost { .. } | Link::GivenUp) {
                     node.link = Link::Lost { since: now };
                 }
                 self.suspend(id);
@@ -262,8 +267,7 @@ impl TopicLeader {
         let mut lost = Vec::new();
         for (id, node) in &mut nodes.nodes {
             if matches!(node.link, Link::Lost { since } if since + GRACE <= now) {
-                // Its process may live; its session goes on.
-                node.link = Link::Gone;
+                node.link = Link::GivenUp;
                 lost.push(*id);
             }
         }
@@ -287,9 +291,12 @@ impl TopicLeader {
             return;
         };
         let me = nodes.me;
-        let may_live = |(id, node): (&NodeId, &Node)| (node.link != Link::Gone).then_some(*id);
+        let holds_leases = |(id, node): (&NodeId, &Node)| {
+            let is_here = !matches!(node.link, Link::GivenUp | Link::Gone);
+            is_here.then_some(*id)
+        };
         leading.awaited = Some(Awaited {
-            nodes: nodes.nodes.iter().filter_map(may_live).chain([me.node]).collect(),
+            nodes: nodes.nodes.iter().filter_map(holds_leases).chain([me.node]).collect(),
             until: now + AWAIT_CLAIMS,
         });
         let others: Vec<(NodeId, Option<NodeIncarnation>, Link)> = nodes

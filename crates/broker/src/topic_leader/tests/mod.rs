@@ -6,6 +6,7 @@
 
 mod clients;
 mod consumers;
+mod cut_off;
 mod group;
 mod heal;
 mod history;
