@@ -115,10 +115,19 @@ impl<L: GroupLog, M: Machine> Replica for RaftReplica<L, M> {
     fn transfer(&self, request: TransferLeaderRequest<RaftTypes>) -> BoxFuture<'static, Option<bool>> {
         let raft = self.0.clone();
         Box::pin(async move {
-            raft.handle_transfer_leader(request)
-                .await
-                .ok()
-                .map(|taken| taken.is_ok())
+            let expected = request.last_log_id().copied();
+            let again = TransferLeaderRequest::new(*request.from_leader(), *request.to_node_id(), None);
+            if raft.handle_transfer_leader(request).await.ok()?.is_ok() {
+                return Some(true);
+            }
+            let metrics = raft.data_metrics();
+            let last = metrics.borrow_watched().last_log;
+            if last < expected {
+                return Some(false);
+            }
+            // Openraft waits until everything is flushed, and counts only what was flushed since the process started: a replica that has just
+            // started has flushed nothing, and would refuse for ever where nothing new is written. What it has, it may campaign with.
+            Some(raft.handle_transfer_leader(again).await.ok()?.is_ok())
         })
     }
 

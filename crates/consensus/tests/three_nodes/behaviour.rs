@@ -389,3 +389,23 @@ async fn without_a_majority_nothing_is_created_and_nothing_breaks() {
     until("the group runs again", || cluster.topic(node(3), group)).await;
     ledger.settle(&mut cluster, group).await;
 }
+
+/// A leader that has lost its majority gives up and hands over when somebody answers again. That is a node that has just started, and nothing is written
+/// that could show how far its log reaches: it must take over all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leadership_that_was_given_up_goes_to_a_node_that_has_just_started() {
+    let mut cluster = TestCluster::<MemoryDisk>::start(3).await;
+    cluster.create(node(1), "orders").await;
+    let leader = until("somebody leads the metadata", || {
+        cluster.location(node(1), GroupId::METADATA)
+    });
+    let leader = leader.await.node;
+    let others: Vec<NodeId> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
+    for other in &others {
+        cluster.kill(*other);
+    }
+    // The lease runs out; what is proposed before that would be appended, and would hide the case.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster.boot(others[0]).await;
+    within(async { while cluster.cluster(leader).create_topic(name("invoices")).await.is_err() {} }).await;
+}
