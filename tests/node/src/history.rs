@@ -158,6 +158,12 @@ impl History {
         });
     }
 
+    /// This moment, in the order of [`Publish::sent`] and [`Publish::answered`].
+    #[must_use]
+    pub fn moment(&self) -> u64 {
+        self.records().order
+    }
+
     /// Messages that were answered OK so far.
     #[must_use]
     pub fn oks(&self) -> u64 {

@@ -25,6 +25,8 @@ pub struct Manner {
     pub batch_max: u64,
     /// Of a hundred publishes, how many are DPUBs of up to a second.
     pub deferred: u32,
+    /// What it rests after each publish, so that a long test has a history of bearable length.
+    pub rest: Duration,
 }
 
 impl Manner {
@@ -37,6 +39,7 @@ impl Manner {
             batches: 10,
             batch_max: 5,
             deferred: 15,
+            rest: Duration::ZERO,
         }
     }
 
@@ -49,7 +52,14 @@ impl Manner {
             batches: 25,
             batch_max: 20,
             deferred: 5,
+            rest: Duration::ZERO,
         }
+    }
+
+    /// The same at a measured pace.
+    #[must_use]
+    pub fn resting(self, rest: Duration) -> Self {
+        Self { rest, ..self }
     }
 
     /// Large ones, so that logs, tables and checkpoints turn over.
@@ -61,6 +71,7 @@ impl Manner {
             batches: 30,
             batch_max: 8,
             deferred: 2,
+            rest: Duration::ZERO,
         }
     }
 }
@@ -100,6 +111,9 @@ pub async fn publish(
         }
         if waiting.len() >= manner.in_flight {
             ended = settle_oldest(&mut waiting, &history).await.or(ended);
+        }
+        if !manner.rest.is_zero() {
+            tokio::time::sleep(manner.rest).await;
         }
     }
     while !waiting.is_empty() {
