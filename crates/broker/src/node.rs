@@ -36,6 +36,8 @@ const LED_STATS_TIMEOUT: Duration = Duration::from_millis(500);
 /// A node that has not answered for this long is not listed any more: every listed node costs each consumer a connection and a share of
 /// its messages in flight. Long enough that a restart changes nothing.
 const UNLISTED_AFTER: Duration = Duration::from_secs(5);
+/// How long a node that stops waits until what its clients were done with is in the logs. Without a majority it never will be.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 /// A change of a topic or channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -374,6 +376,33 @@ impl Broker {
     /// The cluster as this node sees it; takes a second at most. `None` while the node recovers.
     pub async fn cluster_status(&self) -> Option<ClusterStatus> {
         Some(self.0.cluster.get()?.status().await)
+    }
+
+    /// Puts into the logs what this node's clients were done with: FINs have no answer, and those that wait for company, or for their
+    /// leader, would be forgotten by a node that stops. To be called when all clients are gone and before the groups stop; takes a second at
+    /// most.
+    pub async fn flush(&self) {
+        let leaders: Vec<_> = {
+            let routes = self.0.routes.read();
+            let running = routes.by_name.values().filter(|route| route.group.is_some());
+            running.map(|route| route.leader.clone()).collect()
+        };
+        let mut waiting = Vec::with_capacity(leaders.len());
+        for leader in leaders {
+            let (flushed, is_flushed) = oneshot::channel();
+            if leader.send(TopicInput::Flush { flushed }).is_ok() {
+                waiting.push(is_flushed);
+            }
+        }
+        let all = async {
+            for is_flushed in waiting {
+                // A topic that cannot be served here drops it: there is nothing to wait for.
+                drop(is_flushed.await);
+            }
+        };
+        if tokio::time::timeout(FLUSH_MAX, all).await.is_err() {
+            tracing::warn!("not everything that consumers finished could be stored in time; some messages come again");
+        }
     }
 
     /// The node's bound on bytes of unanswered publishes.

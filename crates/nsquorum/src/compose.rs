@@ -139,6 +139,7 @@ impl Node {
 
     /// Stops the groups and closes the store. What was answered OK is on disk already.
     pub(crate) async fn stop(self) -> Result<(), Stopped> {
+        self.broker.flush().await;
         self.cluster.stop().await;
         if let Some(peering) = self.peering {
             peering.stop();

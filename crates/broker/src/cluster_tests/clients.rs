@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nsquorum_environment::{Monotonic, WallTime};
-use nsquorum_topic::{LogTime, NewMessage, NodeId, Seq};
+use nsquorum_topic::{LogTime, NewMessage, NodeId, Seq, Term};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::dice::Dice;
@@ -53,6 +53,8 @@ pub(super) struct Ledger {
     holders: BTreeMap<Seq, Process>,
     /// Who has finished it.
     finished: BTreeMap<Seq, Process>,
+    /// Processes that ended when what they had finished was in the log, and the term at that time.
+    stopped: BTreeMap<Process, Term>,
     pub(super) redelivered: u64,
 }
 
@@ -61,6 +63,12 @@ impl Ledger {
     pub(super) fn died(&mut self, process: Process) {
         self.holders.retain(|_, holder| *holder != process);
         self.finished.retain(|_, by| *by != process);
+    }
+
+    /// A process has stopped, and nothing that it finished may come again; but a leader of an earlier term that has not noticed its end yet
+    /// knows nothing of that, and may deliver to a process that knows nothing of later terms.
+    pub(super) fn stopped(&mut self, process: Process, term: Term) {
+        self.stopped.insert(process, term);
     }
 
     fn delivered(&mut self, delivery: &Delivery, to: Process) {
@@ -79,7 +87,8 @@ impl Ledger {
                 delivery.token.term
             );
         }
-        if let Some(by) = self.finished.get(&seq) {
+        let knows = |by: &&Process| self.stopped.get(by).is_none_or(|since| *since <= delivery.token.term);
+        if let Some(by) = self.finished.get(&seq).filter(knows) {
             panic!(
                 "message {seq} is delivered to {to:?} by term {} after {by:?} has finished it",
                 delivery.token.term
@@ -262,6 +271,11 @@ impl Clients {
             subscription: consumer.id,
             leases: consumer.table.disconnect(),
         })
+    }
+
+    /// Whether a consumer's connection can end: the clients wait for the answer to their SUB.
+    pub(super) fn has_attached(&self) -> bool {
+        self.consumers.iter().any(|consumer| consumer.answer.is_none())
     }
 
     pub(super) fn is_waiting(&self) -> bool {

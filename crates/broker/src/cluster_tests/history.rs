@@ -7,6 +7,7 @@ use nsquorum_consensus::LeaderLocation;
 use nsquorum_environment::Monotonic;
 use nsquorum_links::{Class, Received};
 use nsquorum_topic::{LogTime, NodeId, NodeIncarnation};
+use tokio::sync::oneshot;
 
 use super::clients::{Clients, Ledger};
 use super::group::Group;
@@ -28,6 +29,7 @@ pub(super) struct Census {
     redelivered: u64,
     elections: u64,
     deaths: u64,
+    stops: u64,
     broken_links: u64,
     lost_frames: u64,
     repeated_frames: u64,
@@ -41,6 +43,7 @@ impl Census {
         self.redelivered += other.redelivered;
         self.elections += other.elections;
         self.deaths += other.deaths;
+        self.stops += other.stops;
         self.broken_links += other.broken_links;
         self.lost_frames += other.lost_frames;
         self.repeated_frames += other.repeated_frames;
@@ -52,6 +55,7 @@ impl Census {
         assert!(self.redelivered > histories, "redeliveries: {self:?}");
         assert!(self.elections > 3 * histories, "elections: {self:?}");
         assert!(self.deaths > histories, "deaths: {self:?}");
+        assert!(self.stops > histories, "clean stops: {self:?}");
         assert!(self.broken_links > histories, "broken links: {self:?}");
         assert!(self.lost_frames > histories, "lost frames: {self:?}");
         assert!(self.repeated_frames > histories, "repeated frames: {self:?}");
@@ -61,6 +65,8 @@ impl Census {
 struct Node {
     machines: Machines,
     clients: Clients,
+    /// It stops, has no clients any more, and ends when this says that nothing of theirs would be forgotten.
+    flushed: Option<oneshot::Receiver<()>>,
 }
 
 pub(super) struct History {
@@ -111,9 +117,10 @@ impl History {
     fn step(&mut self) {
         let node = NODES[self.dice.below(3) as usize];
         match self.dice.below(1_000) {
-            0..=2 => self.elect(),
-            3 | 4 => self.kill(node),
-            5..=14 => self.restart(node),
+            0..=1 => self.elect(),
+            2 | 3 => self.stop(node),
+            4 | 5 => self.kill(node),
+            6..=14 => self.restart(node),
             15..=18 => self.break_link(node),
             19..=40 => self.mend_link(),
             41..=49 => self.client(node, |clients, _, _| {
@@ -149,11 +156,12 @@ impl History {
         };
         let leader = TopicLeader::new("orders".parse().expect("a valid name"), limits);
         let node = Node {
-            machines: Machines {
-                leader: leader.among_nodes(session(id, incarnation)),
-                router: Some(TopicRouter::new(PUBLISH_TIMEOUT)),
-            },
+            machines: Machines::new(
+                leader.among_nodes(session(id, incarnation)),
+                Some(TopicRouter::new(PUBLISH_TIMEOUT)),
+            ),
             clients: Clients::new((id, incarnation)),
+            flushed: None,
         };
         self.nodes.insert(id, node);
         for other in NODES {
@@ -182,6 +190,39 @@ impl History {
         }
         self.census.deaths += 1;
         self.ledger.died((id, self.group.incarnations[&id]));
+        self.gone(id);
+    }
+
+    /// A node lets its clients go, and ends when what they were done with is in the log: none of it may come again.
+    fn stop(&mut self, id: NodeId) {
+        if self.nodes.len() < 3 || self.nodes[&id].flushed.is_some() {
+            return;
+        }
+        while self.nodes.get(&id).is_some_and(|node| node.clients.has_attached()) {
+            self.client(id, Clients::disconnect);
+        }
+        let (flushed, is_flushed) = oneshot::channel();
+        if let Some(node) = self.nodes.get_mut(&id) {
+            // Those that wait for the answer to their SUB go without a word.
+            node.clients.consumers.clear();
+            node.flushed = Some(is_flushed);
+        }
+        self.input(id, TopicInput::Flush { flushed });
+    }
+
+    fn end_if_flushed(&mut self, id: NodeId) {
+        if self.nodes.len() < 3 {
+            return; // as with deaths: a majority stays
+        }
+        let flushed = self.nodes.get_mut(&id).and_then(|node| node.flushed.as_mut());
+        if flushed.is_some_and(|flushed| flushed.try_recv().is_ok()) && self.nodes.remove(&id).is_some() {
+            self.census.stops += 1;
+            self.ledger.stopped((id, self.group.incarnations[&id]), self.group.term);
+            self.gone(id);
+        }
+    }
+
+    fn gone(&mut self, id: NodeId) {
         for other in NODES {
             self.network.clear(id, other);
             self.network.clear(other, id);
@@ -249,6 +290,7 @@ impl History {
         let input = self
             .nodes
             .get_mut(&id)
+            .filter(|node| node.flushed.is_none())
             .and_then(|node| act(&mut node.clients, &mut self.dice, &mut self.ledger));
         if let Some(input) = input {
             self.input(id, TopicInput::Client(input));
@@ -348,6 +390,7 @@ impl History {
                 break;
             }
         }
+        node.machines.tell_flushed(now);
         let attached = node.clients.look(&mut self.ledger, now);
         for (to, class, frame) in frames {
             self.send(id, me.incarnation.get(), to, class, frame.slice(0, usize::MAX));
@@ -355,6 +398,7 @@ impl History {
         for subscription in attached {
             self.first_ready(id, subscription);
         }
+        self.end_if_flushed(id);
     }
 
     fn first_ready(&mut self, id: NodeId, subscription: SubscriptionId) {
@@ -375,6 +419,7 @@ impl History {
         self.is_faulty = false;
         for node in NODES {
             self.restart(node);
+            self.client(node, |clients, _, _| Some(clients.subscribe()));
         }
         while !self.broken.is_empty() || !self.unnoticed.is_empty() {
             self.mend_link();
@@ -382,6 +427,7 @@ impl History {
         for round in 0..20_000 {
             if round % 20 == 0 {
                 for node in NODES {
+                    self.restart(node);
                     self.serve_all(node);
                     self.heartbeat(node);
                 }

@@ -576,6 +576,11 @@ impl TopicRouter {
         self.outputs.push(RouterOutput::Send { to, frame });
     }
 
+    /// Whether all that this node's clients were done with is known to be in the log, or with the node's own leader.
+    pub(crate) fn has_no_events(&self) -> bool {
+        self.events.is_empty()
+    }
+
     fn needs_leader(&self) -> bool {
         !(self.publishes.is_empty()
             && self.consumers.is_empty()

@@ -206,4 +206,6 @@ pub(crate) enum TopicInput {
     Frame { from: SessionId, frame: Received },
     /// The link to another node has changed.
     Peer { node: NodeId, link: PeerLink },
+    /// The node is about to stop, and no client will come any more: answered when all that its clients were done with is in the log.
+    Flush { flushed: oneshot::Sender<()> },
 }

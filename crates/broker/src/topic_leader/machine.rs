@@ -166,6 +166,8 @@ pub(crate) struct TopicLeader {
     space: SpaceState,
     /// Whether a majority has confirmed the leadership lately. Without that nothing is delivered: somebody else may lead.
     is_confirmed: bool,
+    /// What was in the pipeline when it was last told to flush is in the log.
+    pub(super) is_flushed: bool,
     stepped_at: Monotonic,
     window_bytes_max: usize,
     is_over: Option<PublishError>,
@@ -190,6 +192,7 @@ impl TopicLeader {
             orphans: Vec::new(),
             space: SpaceState::Ok,
             is_confirmed: true,
+            is_flushed: false,
             stepped_at: Monotonic::START,
             window_bytes_max: 4 << 20,
             is_over: None,
@@ -503,7 +506,7 @@ impl TopicLeader {
                 leading.window.push(batch, entry.encoded_len());
                 if is_own {
                     let stored = self.pipeline.accepted(batch_header.first_seq);
-                    self.tell_nodes(stored);
+                    self.tell(stored);
                 }
                 self.effects(&accepted);
             }

@@ -5,6 +5,7 @@ use nsquorum_consensus::{LeaderLocation, TopicEvent};
 use nsquorum_environment::Monotonic;
 use nsquorum_links::Received;
 use nsquorum_topic::SessionId;
+use tokio::sync::oneshot;
 
 use super::input::{Held, TopicInput};
 use super::machine::{Ended, TopicLeader};
@@ -17,9 +18,19 @@ pub(crate) struct Machines {
     pub(crate) leader: TopicLeader,
     /// `None` on a node that is alone.
     pub(crate) router: Option<TopicRouter>,
+    /// Who waits until all that this node's clients were done with is in the log.
+    flushing: Vec<oneshot::Sender<()>>,
 }
 
 impl Machines {
+    pub(crate) const fn new(leader: TopicLeader, router: Option<TopicRouter>) -> Self {
+        Self {
+            leader,
+            router,
+            flushing: Vec::new(),
+        }
+    }
+
     /// Takes an event of the topic's group.
     pub(crate) fn event(&mut self, event: TopicEvent, now: Monotonic) {
         self.leader.event(event, now);
@@ -39,6 +50,9 @@ impl Machines {
             self.leader.take_over(state, now);
             for question in questions {
                 self.leader.input(question, now);
+            }
+            if !self.flushing.is_empty() {
+                self.leader.flush();
             }
         }
     }
@@ -69,6 +83,27 @@ impl Machines {
                     router.peer(node, matches!(link, PeerLink::Up(_)), now);
                 }
             }
+            TopicInput::Flush { flushed } => {
+                self.leader.flush();
+                self.flushing.push(flushed);
+            }
+        }
+    }
+
+    /// Tells those who wait for it that nothing of this node's clients would be forgotten if it stopped now. To be called after each step.
+    pub(crate) fn tell_flushed(&mut self, now: Monotonic) {
+        if self.flushing.is_empty() {
+            return;
+        }
+        self.settle(now);
+        let is_flushed = match &self.router {
+            // A router has no events while the leader is on its node.
+            Some(router) => router.has_no_events() && self.leader.is_flushed(),
+            None => self.leader.is_flushed(),
+        };
+        if is_flushed {
+            // Whoever waited may have given up.
+            self.flushing.drain(..).for_each(|flushed| drop(flushed.send(())));
         }
     }
 

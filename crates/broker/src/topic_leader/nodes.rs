@@ -22,7 +22,7 @@ use super::dispatch::{ConsumerId, InFlight};
 use super::input::{Held, LocalConsumer, NodeState, Publish, PublishAnswer};
 use super::leading::{Awaited, Leading};
 use super::machine::{Attaching, Consumer, Ended, Orphans, Output, Port, TopicLeader, count_redelivery};
-use super::pipeline::{EventsMark, Stored};
+use super::pipeline::{EventsMark, Mark, Stored};
 use crate::leases::{DeliveryToken, LeaseEvent, LeaseOutcome};
 use crate::node::AdminError;
 use crate::publish::PublishError;
@@ -524,17 +524,29 @@ impl TopicLeader {
     }
 
     fn mark(&mut self, mark: EventsMark) {
-        if let Some(mark) = self.pipeline.mark(mark) {
-            self.send_to_life(mark.router, FromLeader::EventsStored { last: mark.last });
+        if let Some(mark) = self.pipeline.mark(Mark::Node(mark)) {
+            self.tell(vec![mark.into()]);
         }
     }
 
-    /// What a batch has put into the log, to those who wait for it elsewhere.
-    pub(super) fn tell_nodes(&mut self, stored: Vec<Stored>) {
+    /// What waits is proposed at once. See [`is_flushed`](Self::is_flushed).
+    pub(crate) fn flush(&mut self) {
+        self.pipeline.hurry();
+        self.is_flushed = self.pipeline.mark(Mark::Flush).is_some();
+    }
+
+    /// Whether all that it had when it was last told to flush is in the log, or with nobody here because it does not lead.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.leading.is_none() || self.is_flushed
+    }
+
+    /// What a batch has put into the log, to those who wait for it.
+    pub(super) fn tell(&mut self, stored: Vec<Stored>) {
         for stored in stored {
             match stored {
                 Stored::Publish { session, number } => self.answer_node(session, number, Ok(())),
                 Stored::Events(mark) => self.send_to_life(mark.router, FromLeader::EventsStored { last: mark.last }),
+                Stored::Flush => self.is_flushed = true,
             }
         }
     }

@@ -62,8 +62,13 @@ impl Request {
 /// Whom a leader on another node has to tell that something is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stored {
-    Publish { session: SessionId, number: u64 },
+    Publish {
+        session: SessionId,
+        number: u64,
+    },
     Events(EventsMark),
+    /// All that had been put into the pipeline before its flush.
+    Flush,
 }
 
 /// All events of a node's router, in this life of it, up to this one have been put into the pipeline.
@@ -73,6 +78,22 @@ pub(super) struct EventsMark {
     pub(super) last: u64,
 }
 
+/// A place among the events, to be told when all before it are in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    Node(EventsMark),
+    Flush,
+}
+
+impl From<Mark> for Stored {
+    fn from(mark: Mark) -> Self {
+        match mark {
+            Mark::Node(mark) => Self::Events(mark),
+            Mark::Flush => Self::Flush,
+        }
+    }
+}
+
 /// The contents of one batch.
 #[derive(Debug, Default)]
 struct Content {
@@ -80,7 +101,7 @@ struct Content {
     finishes: BTreeMap<ChannelIncarnation, Vec<Seq>>,
     requeues: Vec<Event>,
     /// With this batch, all events up to these are in the log.
-    marks: Vec<EventsMark>,
+    marks: Vec<Mark>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +145,7 @@ pub(super) struct Pipeline {
     /// Publishes of sessions that wait or are under way.
     numbers: BTreeSet<(SessionId, u64)>,
     /// Marks whose events wait.
-    marks: Vec<EventsMark>,
+    marks: Vec<Mark>,
 }
 
 impl Pipeline {
@@ -172,8 +193,8 @@ impl Pipeline {
         Some(*number)
     }
 
-    /// Remembers that the events so far are a node's up to `mark`. Returns it at once if all of them are in the log, or changed nothing.
-    pub(super) fn mark(&mut self, mark: EventsMark) -> Option<EventsMark> {
+    /// Remembers that the events so far are those before `mark`. Returns it at once if all of them are in the log, or changed nothing.
+    pub(super) fn mark(&mut self, mark: Mark) -> Option<Mark> {
         if self.finish_count > 0 || !self.requeues.is_empty() {
             self.marks.push(mark);
         } else if let Some(last) = self.under_way.back_mut() {
@@ -182,6 +203,13 @@ impl Pipeline {
             return Some(mark);
         }
         None
+    }
+
+    /// What waits for company goes at once.
+    pub(super) fn hurry(&mut self) {
+        if self.finishes_since.is_some() {
+            self.finishes_since = Some(Monotonic::START);
+        }
     }
 
     /// Deferred messages that are not applied yet.
@@ -323,7 +351,7 @@ impl Pipeline {
         let proposed = self.under_way.remove(place).expect("the place was just looked up");
         let mut stored = Vec::new();
         if place == 0 {
-            stored.extend(proposed.content.marks.into_iter().map(Stored::Events));
+            stored.extend(proposed.content.marks.into_iter().map(Stored::from));
         } else {
             // A batch before it was refused. If that had no messages this one counts all the same; but the events that are marked here may be in
             // the refused one, which goes again.

@@ -97,11 +97,11 @@ impl LeaderShell {
     pub(crate) async fn run(self, topic: TopicGroup, mut inbox: TopicInbox) {
         let leader = TopicLeader::new(self.name.clone(), self.limits);
         let mut machines = match &self.peers {
-            None => Machines { leader, router: None },
-            Some(peers) => Machines {
-                leader: leader.among_nodes(peers.me()),
-                router: Some(TopicRouter::new(peers.publish_timeout())),
-            },
+            None => Machines::new(leader, None),
+            Some(peers) => {
+                let router = TopicRouter::new(peers.publish_timeout());
+                Machines::new(leader.among_nodes(peers.me()), Some(router))
+            }
         };
         let TopicGroup { log, mut events, .. } = topic;
         let (reads, mut reads_done) = mpsc::unbounded_channel();
@@ -169,6 +169,7 @@ impl LeaderShell {
                     self.transmit(to, class, frame.encode());
                 }
             }
+            machines.tell_flushed(now);
             let bytes = machines.leader.window_bytes();
             machines
                 .leader

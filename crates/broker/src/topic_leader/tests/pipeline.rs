@@ -12,7 +12,7 @@ use super::{at_ms, channel, message};
 use crate::node::AdminError;
 use crate::publish::PublishError;
 use crate::topic_leader::input::{Held, Publish};
-use crate::topic_leader::pipeline::{EventsMark, FINISH_LINGER, Pipeline, REFUSAL_PAUSE, Ready, Stored};
+use crate::topic_leader::pipeline::{EventsMark, FINISH_LINGER, Mark, Pipeline, REFUSAL_PAUSE, Ready, Stored};
 
 const NOW: Monotonic = Monotonic::from_nanos(1_000_000_000);
 const BYTES_MAX: usize = 1 << 20;
@@ -249,6 +249,23 @@ fn many_finished_numbers_do_not_wait() {
 }
 
 #[test]
+fn a_flush_does_not_wait_for_company_and_says_when_all_before_it_is_in_the_log() {
+    let mut pipeline = started();
+    pipeline.hurry();
+    assert_eq!(pipeline.mark(Mark::Flush), Some(Mark::Flush), "there is nothing");
+    pipeline.finish(FIRST, Seq::new(7), NOW);
+    pipeline.hurry();
+    assert_eq!(pipeline.mark(Mark::Flush), None);
+    let flushed = next_at(&mut pipeline, NOW).expect("it goes at once");
+    pipeline.finish(FIRST, Seq::new(8), NOW);
+    assert!(
+        next_at(&mut pipeline, NOW).is_none(),
+        "what comes after the flush waits again"
+    );
+    assert_eq!(pipeline.accepted(flushed.first_seq), [Stored::Flush]);
+}
+
+#[test]
 fn finished_numbers_survive_refusals() {
     let mut pipeline = started();
     pipeline.finish(FIRST, Seq::new(3), NOW);
@@ -432,7 +449,7 @@ fn events_are_not_told_before_a_refused_batch_in_front_of_them_is_in_the_log() {
     let refused = next(&mut pipeline);
     let _answer = publish(&mut pipeline, &["a"]);
     let behind = next(&mut pipeline);
-    assert_eq!(pipeline.mark(mark), None);
+    assert_eq!(pipeline.mark(Mark::Node(mark)), None);
     pipeline.refused(refused.ticket, NOW);
     // Without messages the refused batch leaves no gap, and the one behind it counts.
     let stored = pipeline.accepted(behind.first_seq);
@@ -440,5 +457,6 @@ fn events_are_not_told_before_a_refused_batch_in_front_of_them_is_in_the_log() {
     pipeline.settle(Seq::new(2));
     let again = next_at(&mut pipeline, NOW + REFUSAL_PAUSE).expect("the refused batch goes again");
     assert_eq!(pipeline.accepted(again.first_seq), [Stored::Events(mark)]);
+    let mark = Mark::Node(mark);
     assert_eq!(pipeline.mark(mark), Some(mark), "nothing is under way");
 }
