@@ -5,7 +5,7 @@
     reason = "a test fails by panicking and says what it did"
 )]
 
-use nsquorum_cluster_tests::{CHANNELS, Load, Network, Plan, TOPIC, Trio, in_own_network};
+use nsquorum_cluster_tests::{CHANNELS, Clients, Network, Plan, TOPIC, Trio, in_own_network};
 use nsquorum_faults::MountOptions;
 use nsquorum_node_tests::{Disk, count, seed};
 
@@ -93,7 +93,7 @@ async fn partitions(rounds: u64) {
     let network = Network::new(3).unwrap();
     let mut trio = Trio::found(network.places(), Disk::plain, &[]).await.unwrap();
     trio.create(TOPIC, &CHANNELS).await.unwrap();
-    let mut load = Load::new(seed);
+    let mut load = Clients::new(seed);
     load.start(&trio, &Plan::steady());
     // To look at some of them alone, by their names.
     let wanted = std::env::var("NSQUORUM_BREAKS").unwrap_or_default();
@@ -167,7 +167,7 @@ async fn power_loss(rounds: u64) {
     let disk = || Disk::faulty(options.clone());
     let mut trio = Trio::found(network.places(), disk, &[]).await.unwrap();
     trio.create(TOPIC, &CHANNELS).await.unwrap();
-    let mut load = Load::new(seed);
+    let mut load = Clients::new(seed);
     load.start(&trio, &Plan::steady());
     for round in 0..rounds {
         load.until_oks(300).await.unwrap();

@@ -5,7 +5,7 @@
     reason = "a test fails by panicking and says what it did"
 )]
 
-use nsquorum_cluster_tests::{CHANNELS, Load, Plan, TOPIC, Trio};
+use nsquorum_cluster_tests::{CHANNELS, Clients, Plan, TOPIC, Trio};
 use nsquorum_faults::{Action, Call, Fault, Metadata, MountOptions};
 use nsquorum_node_tests::{Disk, Rule, count, seed, until};
 
@@ -25,7 +25,7 @@ async fn all_at_once(kills: u64, options: MountOptions) {
     let seed = options.seed;
     println!("{kills} kills of all three on {options:?}; NSQUORUM_SEED={seed}");
     let mut trio = cluster(&options, &FLAGS).await;
-    let mut load = Load::new(seed);
+    let mut load = Clients::new(seed);
     for kill in 0..kills {
         load.start(&trio, &Plan::hard());
         let oks = 200 + load.below(1500);
@@ -100,7 +100,7 @@ async fn nothing_is_lost_when_one_loses_power_while_the_others_are_paused_in_tur
         ..MountOptions::default()
     };
     let mut trio = cluster(&options, &FLAGS).await;
-    let mut load = Load::new(seed);
+    let mut load = Clients::new(seed);
     load.start(&trio, &Plan::steady());
     for round in 0..rounds {
         load.until_oks(300).await.unwrap();
@@ -143,7 +143,7 @@ async fn the_test_notices_missing_syncs() {
             node.disk().faults().fail(lie).unwrap();
         }
     }
-    let mut load = Load::new(seed);
+    let mut load = Clients::new(seed);
     load.start(&trio, &Plan::gentle());
     load.until_oks(200).await.unwrap();
     trio.kill_all().unwrap();

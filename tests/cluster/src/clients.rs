@@ -85,7 +85,7 @@ type Nodes = Arc<Mutex<BTreeMap<u32, usize>>>;
 
 /// The clients of one cluster, over all that happens to it.
 #[derive(Debug)]
-pub struct Load {
+pub struct Clients {
     history: Arc<History>,
     nodes: Nodes,
     random: StdRng,
@@ -93,7 +93,7 @@ pub struct Load {
     clients: JoinSet<()>,
 }
 
-impl Load {
+impl Clients {
     /// No clients yet.
     #[must_use]
     pub fn new(seed: u64) -> Self {
