@@ -31,7 +31,7 @@ place() {
 }
 
 # Names of the lines, in the order in which they run: cheap ones first.
-lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart clusters quorum-loss many-topics power-loss partitions interop invoices bench)
+lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop invoices bench)
 
 line_check() { ./dev check; }                                                                # acceptance 1 (part)
 line_interop() { tests/interop/run --count 100000 && tests/interop/run --count 20000 --transport all; }          # acceptance 2
@@ -55,6 +55,10 @@ line_quorum_loss() { cluster_test quorum_loss; }                                
 line_many_topics() { NSQUORUM_TOPICS=500 cluster_test many_topics; }                          # three replicas, 9
 line_power_loss() { NSQUORUM_KILLS=50 NSQUORUM_ROUNDS=30 cluster_test power_loss; }          # three replicas, 3
 line_partitions() { NSQUORUM_ROUNDS=10 cluster_test partitions; }                            # three replicas, 7 and 3 (cut off)
+line_leader_kills() { NSQUORUM_LEADER_KILLS=100 cluster_test leader_death killed; }           # three replicas 5
+line_leader_pauses() { NSQUORUM_LEADER_PAUSES=20 cluster_test leader_death paused; }         # three replicas 5
+line_rolling_restarts() { NSQUORUM_ROLLING_RESTARTS=20 cluster_test rolling; }               # three replicas 6
+line_cluster_clients() { tests/interop/run --cluster --count 300000 --kills 10; }            # three replicas 1, 2
 line_restart() { node_test restart; }                                                        # acceptance 1, 7
 
 if [ "${1:-}" = --list ]; then

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -17,6 +18,7 @@ import (
 type received struct {
 	Order      int    `json:"order"`
 	Connection string `json:"connection"`
+	Node       string `json:"node"`
 	ID         string `json:"id"`
 	Timestamp  string `json:"timestamp"` // a string: more digits than a JSON number holds for some readers
 	Attempts   uint16 `json:"attempts"`
@@ -29,6 +31,7 @@ type received struct {
 
 type trouble struct {
 	Error string `json:"error"`
+	At    int64  `json:"at"` // wall clock, ns
 }
 
 type consumer struct {
@@ -45,7 +48,7 @@ func (c *consumer) Output(_ int, text string) error {
 	log.Print(text)
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	return c.records.Encode(trouble{text})
+	return c.records.Encode(trouble{text, time.Now().UnixNano()})
 }
 
 func (c *consumer) HandleMessage(message *nsq.Message) error {
@@ -57,7 +60,7 @@ func (c *consumer) HandleMessage(message *nsq.Message) error {
 	}
 	fate := fateOf(c.options, c.salt, number)
 	record := received{
-		Connection: c.name, ID: string(message.ID[:]), Timestamp: strconv.FormatInt(message.Timestamp, 10),
+		Connection: c.name, Node: message.NSQDAddress, ID: string(message.ID[:]), Timestamp: strconv.FormatInt(message.Timestamp, 10),
 		Attempts: message.Attempts, Body: number, Sum: sumOf(message.Body), At: at, Do: "fin",
 	}
 	c.mutex.Lock()
@@ -98,6 +101,10 @@ func consume(o options, records *json.Encoder) error {
 	config.MaxInFlight = o.maxInFlight
 	config.MaxAttempts = 0 // otherwise the sixth delivery is finished unseen
 	config.MsgTimeout = o.msgTimeout
+	if o.restarts {
+		config.LookupdPollInterval = time.Second
+		config.LookupdPollJitter = 0
+	}
 	reader, err := nsq.NewConsumer(o.topic, o.channel, config)
 	if err != nil {
 		return err
@@ -107,7 +114,7 @@ func consume(o options, records *json.Encoder) error {
 	// One handler: with more, messages would overtake each other inside this process.
 	reader.AddHandler(c)
 	if o.lookupd != "" {
-		err = reader.ConnectToNSQLookupd(o.lookupd)
+		err = reader.ConnectToNSQLookupds(strings.Split(o.lookupd, ","))
 	} else {
 		err = reader.ConnectToNSQD(o.nsqd)
 	}

@@ -13,11 +13,12 @@ import (
 type options struct {
 	nsqd, lookupd, topic, channel, name, out string
 	transport, rootCA                        string
-	count, seed                              uint32
+	first, count, seed                       uint32
 	deferredPerMille, mpubPerMille           uint32
 	requeuePerMille, holdPerMillion          uint32
 	window, maxInFlight                      int
-	msgTimeout                               time.Duration
+	msgTimeout, rest                         time.Duration
+	restarts                                 bool
 }
 
 func main() {
@@ -33,13 +34,15 @@ func main() {
 		})
 	}
 	flags.StringVar(&o.nsqd, "nsqd-tcp-address", "", "host:port")
-	flags.StringVar(&o.lookupd, "lookupd-http-address", "", "host:port; the consumer finds nsqd there")
+	flags.StringVar(&o.lookupd, "lookupd-http-address", "", "host:port,…; the consumer finds nsqd there")
 	flags.StringVar(&o.transport, "transport", "plain", "plain, tls, snappy, deflate, tls-snappy, tls-deflate")
 	flags.StringVar(&o.rootCA, "tls-root-ca-file", "", "")
 	flags.StringVar(&o.topic, "topic", "", "")
 	flags.StringVar(&o.channel, "channel", "", "")
 	flags.StringVar(&o.name, "name", "", "of this connection, in the records")
 	flags.StringVar(&o.out, "out", "", "file for the records")
+	o.first = 1
+	number(&o.first, "first")
 	number(&o.count, "count")
 	number(&o.seed, "seed")
 	number(&o.deferredPerMille, "deferred-per-mille")
@@ -49,8 +52,11 @@ func main() {
 	flags.IntVar(&o.window, "window", 64, "publishes under way at once")
 	flags.IntVar(&o.maxInFlight, "max-in-flight", 200, "")
 	timeoutMS := flags.Int("msg-timeout-ms", 5000, "")
+	restMS := flags.Int("rest-ms", 0, "after each publish")
+	flags.BoolVar(&o.restarts, "restarts", false, "nodes die and come back meanwhile")
 	_ = flags.Parse(os.Args[2:])
 	o.msgTimeout = time.Duration(*timeoutMS) * time.Millisecond
+	o.rest = time.Duration(*restMS) * time.Millisecond
 
 	file, err := os.Create(o.out)
 	if err != nil {

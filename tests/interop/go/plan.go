@@ -57,7 +57,7 @@ func wayOf(o options, number uint32) way {
 		return way{"dpub", 1, 50 + (h>>10)%1500}
 	case r < o.deferredPerMille+o.mpubPerMille:
 		size := 2 + (h>>10)%49
-		if left := o.count + 1 - number; size > left {
+		if left := o.first + o.count - number; size > left {
 			size = left
 		}
 		return way{"mpub", size, 0}

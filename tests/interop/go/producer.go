@@ -23,6 +23,9 @@ type sent struct {
 
 var begun = time.Now()
 
+// Between two attempts to connect to a node that is down.
+const reconnect = 50 * time.Millisecond
+
 func produce(o options, records *json.Encoder) error {
 	config, err := configOf(o)
 	if err != nil {
@@ -33,7 +36,7 @@ func produce(o options, records *json.Encoder) error {
 		return err
 	}
 	producer.SetLogger(log.New(os.Stderr, "", 0), nsq.LogLevelWarning)
-	all := make([]sent, o.count+1)
+	all := make([]sent, o.count)
 	answers := make(chan *nsq.ProducerTransaction, o.window)
 	room := make(chan struct{}, o.window)
 	finished := make(chan struct{})
@@ -42,7 +45,7 @@ func produce(o options, records *json.Encoder) error {
 			answer := <-answers
 			at := time.Since(begun).Nanoseconds()
 			first, size := answer.Args[0].(uint32), answer.Args[1].(uint32)
-			for n := first; n < first+size; n++ {
+			for n := first - o.first; n < first-o.first+size; n++ {
 				all[n].AnswerMono = at
 				all[n].Outcome = "OK"
 				if answer.Error != nil {
@@ -54,7 +57,7 @@ func produce(o options, records *json.Encoder) error {
 		}
 		close(finished)
 	}()
-	for number := uint32(1); number <= o.count; {
+	for number := o.first; number < o.first+o.count; {
 		w := wayOf(o, number)
 		bodies := make([][]byte, 0, w.size)
 		for n := number; n < number+w.size; n++ {
@@ -63,28 +66,36 @@ func produce(o options, records *json.Encoder) error {
 		room <- struct{}{}
 		now := time.Now()
 		for i, body := range bodies {
-			all[number+uint32(i)] = sent{
+			all[number-o.first+uint32(i)] = sent{
 				Body: number + uint32(i), Sum: sumOf(body), Bytes: len(body), Way: w.name, DelayMS: w.delayMS,
 				Sent: now.UnixNano(), SentMono: now.Sub(begun).Nanoseconds(),
 			}
 		}
-		switch w.name {
-		case "pub":
-			err = producer.PublishAsync(o.topic, bodies[0], answers, number, w.size)
-		case "mpub":
-			err = producer.MultiPublishAsync(o.topic, bodies, answers, number, w.size)
-		case "dpub":
-			delay := time.Duration(w.delayMS) * time.Millisecond
-			err = producer.DeferredPublishAsync(o.topic, delay, bodies[0], answers, number, w.size)
-		}
-		if err != nil {
-			return err
+		for {
+			switch w.name {
+			case "pub":
+				err = producer.PublishAsync(o.topic, bodies[0], answers, number, w.size)
+			case "mpub":
+				err = producer.MultiPublishAsync(o.topic, bodies, answers, number, w.size)
+			case "dpub":
+				delay := time.Duration(w.delayMS) * time.Millisecond
+				err = producer.DeferredPublishAsync(o.topic, delay, bodies[0], answers, number, w.size)
+			}
+			if err == nil {
+				break
+			}
+			if !o.restarts {
+				return err
+			}
+			// There is no connection: nothing was sent.
+			time.Sleep(reconnect)
 		}
 		number += w.size
+		time.Sleep(o.rest)
 	}
 	<-finished
 	producer.Stop()
-	for _, record := range all[1:] {
+	for _, record := range all {
 		if err := records.Encode(record); err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ const {performance} = require('perf_hooks')
 const {parseArgs} = require('util')
 
 const nsq = require('nsqjs')
+const {NSQDConnection} = require('nsqjs/lib/nsqdconnection')
 
 const plan = require('./plan')
 
@@ -21,6 +22,7 @@ const {values, positionals} = parseArgs({
     channel: text,
     name: text, // of this connection, in the records
     out: text, // file for the records
+    first: text,
     count: text,
     seed: text,
     'deferred-per-mille': text,
@@ -30,10 +32,13 @@ const {values, positionals} = parseArgs({
     window: text,
     'max-in-flight': text,
     'msg-timeout-ms': text,
+    'rest-ms': text, // after each publish
+    restarts: {type: 'boolean'}, // nodes die and come back meanwhile
   },
 })
 const options = {
   ...values,
+  first: Number(values.first || 1),
   count: Number(values.count),
   seed: Number(values.seed),
   deferredPerMille: Number(values['deferred-per-mille'] || 0),
@@ -43,6 +48,7 @@ const options = {
   window: Number(values.window || 64),
   maxInFlight: Number(values['max-in-flight'] || 200),
   msgTimeoutMs: Number(values['msg-timeout-ms'] || 5000),
+  restMs: Number(values['rest-ms'] || 0),
 }
 
 const layerNames = (values.transport || 'plain').split('-')
@@ -71,12 +77,17 @@ function monoNs() {
   return Math.floor(performance.now() * 1e6)
 }
 
+// Between two attempts to connect to a node that is down.
+const RECONNECT_MS = 50
+
 function produce() {
   const [host, port] = options['nsqd-tcp-address'].split(':')
-  const writer = new nsq.Writer(host, Number(port), layers)
+  const end = options.first + options.count
   const records = []
-  let number = 1
+  let writer
+  let number = options.first
   let underWay = 0
+  let resting = false
 
   function answered(command, error) {
     const at = monoNs()
@@ -90,14 +101,15 @@ function produce() {
   }
 
   function send() {
-    while (number <= options.count && underWay < options.window) {
+    while (writer.ready && !resting && number < end && underWay < options.window) {
       const way = plan.wayOf(options, number)
       const bodies = []
       for (let n = number; n < number + way.size; n++) bodies.push(plan.bodyOf(options.seed, n))
       const sent = wallNs()
       const sentMono = monoNs()
+      const first = number
       const command = bodies.map((body, i) => ({
-        body: number + i,
+        body: first + i,
         sum: plan.sumOf(body),
         bytes: body.length,
         way: way.name,
@@ -112,17 +124,49 @@ function produce() {
       // deferPublish takes one message, and wants it in an array all the same.
       if (way.name === 'dpub') writer.deferPublish(options.topic, bodies, way.delayMs, callback)
       else writer.publish(options.topic, bodies, callback)
+      if (options.restMs > 0) {
+        resting = true
+        setTimeout(() => {
+          resting = false
+          send()
+        }, options.restMs)
+      }
     }
-    if (number > options.count && underWay === 0) {
+    if (number >= end && underWay === 0) {
       records.forEach(write)
       flush()
       process.exit(0)
     }
   }
 
-  writer.on('ready', send)
-  writer.on('error', (error) => console.error(`error: ${error}`))
-  writer.connect()
+  // A writer of nsqjs does not connect again by itself.
+  function connect() {
+    const mine = new nsq.Writer(host, Number(port), layers)
+    let isOver = false
+    writer = mine
+    function over() {
+      if (isOver || !options.restarts) return
+      isOver = true
+      setTimeout(connect, RECONNECT_MS)
+    }
+    mine.on('ready', send)
+    mine.on('error', (error) => {
+      console.error(`error: ${error}`)
+      over()
+    })
+    mine.on('closed', over)
+    mine.connect()
+  }
+
+  connect()
+}
+
+// Tells each message which node it came from.
+const createMessage = NSQDConnection.prototype.createMessage
+NSQDConnection.prototype.createMessage = function (payload) {
+  const message = createMessage.call(this, payload)
+  message.node = this.id()
+  return message
 }
 
 function consume() {
@@ -130,7 +174,7 @@ function consume() {
   const before = new Map() // deliveries so far, of messages whose fate is not plain
   let order = 0
   const where = options['lookupd-http-address']
-    ? {lookupdHTTPAddresses: [options['lookupd-http-address']]}
+    ? {lookupdHTTPAddresses: options['lookupd-http-address'].split(',')}
     : {nsqdTCPAddresses: [options['nsqd-tcp-address']]}
   const reader = new nsq.Reader(options.topic, options.channel, {
     ...where,
@@ -138,10 +182,11 @@ function consume() {
     maxInFlight: options.maxInFlight,
     messageTimeout: options.msgTimeoutMs,
     maxAttempts: 0,
+    ...(options.restarts ? {lookupdPollInterval: 1} : {}),
   })
   // None belongs into a run without kills.
-  reader.on('error', (error) => write({error: String(error)}))
-  reader.on('nsqd_closed', () => write({error: 'connection closed'}))
+  reader.on('error', (error) => write({error: String(error), at: wallNs()}))
+  reader.on('nsqd_closed', () => write({error: 'connection closed', at: wallNs()}))
   reader.on('message', (message) => {
     const at = wallNs()
     const body = message.body
@@ -158,6 +203,7 @@ function consume() {
     write({
       order,
       connection: options.name,
+      node: message.node,
       id: message.id,
       timestamp: String(message.timestamp),
       attempts: message.attempts,

@@ -39,7 +39,7 @@ function wayOf(options, number) {
   const r = h % 1000
   if (r < options.deferredPerMille) return {name: 'dpub', size: 1, delayMs: 50 + ((h >>> 10) % 1500)}
   if (r < options.deferredPerMille + options.mpubPerMille) {
-    return {name: 'mpub', size: Math.min(2 + ((h >>> 10) % 49), options.count + 1 - number), delayMs: 0}
+    return {name: 'mpub', size: Math.min(2 + ((h >>> 10) % 49), options.first + options.count - number), delayMs: 0}
   }
   return {name: 'pub', size: 1, delayMs: 0}
 }

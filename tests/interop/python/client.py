@@ -20,7 +20,7 @@ class Troubles(logging.Handler):
         self.write = write
 
     def emit(self, record):
-        self.write({"error": self.format(record)})
+        self.write({"error": self.format(record), "at": time.time_ns()})
 
 
 def main():
@@ -34,6 +34,7 @@ def main():
     arguments.add_argument("--channel")
     arguments.add_argument("--name", help="of this connection, in the records")
     arguments.add_argument("--out", required=True, help="file for the records")
+    arguments.add_argument("--first", type=int, default=1)
     arguments.add_argument("--count", type=int)
     arguments.add_argument("--seed", type=int, required=True)
     arguments.add_argument("--deferred-per-mille", type=int, default=0)
@@ -43,6 +44,8 @@ def main():
     arguments.add_argument("--window", type=int, default=64, help="publishes under way at once")
     arguments.add_argument("--max-in-flight", type=int, default=200)
     arguments.add_argument("--msg-timeout-ms", type=int, default=5000)
+    arguments.add_argument("--rest-ms", type=int, default=0, help="after each publish")
+    arguments.add_argument("--restarts", action="store_true", help="nodes die and come back meanwhile")
     options = arguments.parse_args()
     with open(options.out, "w", encoding="utf-8") as file:
         asyncio.run({"producer": produce, "consumer": consume}[options.mode](options, file))
@@ -59,9 +62,13 @@ def layers_of(options):
 
 
 async def produce(options, file):
-    writer = nsq.Writer([options.nsqd_tcp_address], **layers_of(options))
+    writer = nsq.Writer([options.nsqd_tcp_address], reconnect_interval=0.05 if options.restarts else 15.0, **layers_of(options))
+
+    def is_connected():
+        return any(connection.connected() for connection in writer.conns.values())
+
     deadline = time.monotonic() + 30
-    while not any(connection.connected() for connection in writer.conns.values()):
+    while not is_connected():
         if time.monotonic() > deadline:
             sys.exit("error: no connection within 30 s")
         await asyncio.sleep(0.01)
@@ -69,12 +76,14 @@ async def produce(options, file):
     records = []
     room = asyncio.Semaphore(options.window)
     under_way = set()
-    number = 1
-    while number <= options.count:
+    number = options.first
+    while number < options.first + options.count:
         way, size, delay_ms = plan.way_of(options, number)
         numbers = range(number, number + size)
         bodies = [plan.body_of(options.seed, n) for n in numbers]
         await room.acquire()
+        while options.restarts and not is_connected():
+            await asyncio.sleep(0.01)
         sent, sent_mono = time.time_ns(), time.monotonic_ns()
         command = [
             {
@@ -92,6 +101,8 @@ async def produce(options, file):
         under_way.add(number)
 
         def on_answer(_connection, data, command=command, number=number):
+            if number not in under_way:
+                return  # a write that fails is told twice
             for record in command:
                 record["answer_mono"] = time.monotonic_ns()
                 record["outcome"] = data.decode() if isinstance(data, bytes) else repr(data)
@@ -105,6 +116,8 @@ async def produce(options, file):
         else:
             writer.dpub(options.topic, delay_ms, bodies[0], on_answer)
         number += size
+        if options.rest_ms:
+            await asyncio.sleep(options.rest_ms / 1000)
     while under_way:
         await asyncio.sleep(0.01)
     for record in records:
@@ -139,6 +152,7 @@ class Consumer:
             {
                 "order": self.order,
                 "connection": self.options.name,
+                "node": getattr(message, "node", ""),
                 "id": message.id.decode(),
                 "timestamp": str(message.timestamp),
                 "attempts": message.attempts,
@@ -158,6 +172,14 @@ class Consumer:
         return None
 
 
+class Reader(nsq.Reader):
+    """Tells each message which node it came from."""
+
+    def _on_message(self, conn, message, **kwargs):
+        message.node = f"{conn.host}:{conn.port}"
+        super()._on_message(conn, message, **kwargs)
+
+
 async def consume(options, file):
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -166,11 +188,13 @@ async def consume(options, file):
     troubles = Troubles(consumer.write)
     logging.getLogger("nsq").addHandler(troubles)
     where = (
-        {"lookupd_http_addresses": [options.lookupd_http_address]}
+        {"lookupd_http_addresses": options.lookupd_http_address.split(",")}
         if options.lookupd_http_address
         else {"nsqd_tcp_addresses": [options.nsqd_tcp_address]}
     )
-    nsq.Reader(
+    if options.restarts:
+        where["lookupd_poll_interval"] = 1
+    Reader(
         message_handler=consumer.handle,
         topic=options.topic,
         channel=options.channel,

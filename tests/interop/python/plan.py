@@ -43,7 +43,7 @@ def way_of(options, number):
     if r < options.deferred_per_mille:
         return "dpub", 1, 50 + (h >> 10) % 1500
     if r < options.deferred_per_mille + options.mpub_per_mille:
-        return "mpub", min(2 + (h >> 10) % 49, options.count + 1 - number), 0
+        return "mpub", min(2 + (h >> 10) % 49, options.first + options.count - number), 0
     return "pub", 1, 0
 
 
