@@ -12,6 +12,8 @@ from checker import CLOCK_TOLERANCE_NS, ID, Verdict, dense, same_messages
 SECOND = 1_000_000_000
 # A FIN that was sent so long before its node was killed may not have been in the log yet: it may wait in buffers of the client, the kernel and the node.
 FIN_UNDER_WAY_NS = 2 * SECOND
+# What a client gave back so long before a death may have reached the leader after its counters were read for the last time.
+COUNTED_WITHIN_NS = SECOND // 2
 
 
 @dataclass
@@ -187,11 +189,13 @@ def account(run, causes, verdict):
     for cause, moments in causes.given_back.items():
         counted = run.redeliveries.get(cause, 0)
         around = sum(
-            any(death.scraped_ns - SECOND <= at <= death.killed_ns + 3 * SECOND for death in run.deaths) for at in moments
+            any(death.scraped_ns - COUNTED_WITHIN_NS <= at <= death.killed_ns + CLOCK_TOLERANCE_NS for death in run.deaths)
+            for at in moments
         )
         lost = causes.given_back_before_death[cause]
         verdict.counts[f"came again after a {cause}"] = len(moments)
         verdict.counts[f"counted by cause {cause}"] = counted
+        verdict.counts[f"{cause}s around a death"] = around + lost
         if not len(moments) - around <= counted <= len(moments) + around + lost:
             verdict.fail(
                 "accounts",

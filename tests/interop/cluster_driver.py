@@ -33,6 +33,8 @@ STALL_S = 90
 SECONDS_PER_KILL = 6
 SCRAPE_S = 0.1
 REDELIVERIES = re.compile(r'^nsquorum_redeliveries_total\{cause="(\w+)"\} (\d+)', re.M)
+WRITTEN = re.compile(r"^nsquorum_storage_written_entries_total (\d+)", re.M)
+LINKS = re.compile(r"^nsquorum_link_up\{.*\} 1$", re.M)
 BATCHES = re.compile(r"^nsquorum_batch_messages_count (\d+)", re.M)
 
 
@@ -118,6 +120,23 @@ class Counters:
             before = now
         raise Failed("no node seems to lead")
 
+    def wait_quiet(self):
+        """Until every node has its links and none has written anything for a second: then all replicas have everything."""
+        deadline = time.monotonic() + START_S
+        since, before = time.monotonic(), None
+        while time.monotonic() - since < 1:
+            if time.monotonic() > deadline:
+                raise Failed(f"the nodes do not come to rest: {before}")
+            time.sleep(0.05)
+            try:
+                texts = [get(node["http"], "/metrics").decode() for node in self.nodes()]
+            except OSError:
+                texts = []
+            linked = len(texts) == NODES and all(len(LINKS.findall(text)) == NODES - 1 for text in texts)
+            now = [WRITTEN.findall(text) for text in texts] if linked else None
+            if now is None or now != before:
+                since, before = time.monotonic(), now
+
     def total(self):
         self.stopping.set()
         self.thread.join()
@@ -156,6 +175,7 @@ class Campaign:
             self.kill_leader(counters)
         self.wait_drained(producers)
         self.end(consumers)
+        counters.wait_quiet()
         redeliveries = counters.total()
         self.stop_cluster()
         run = self.judged(nodes, redeliveries)
@@ -362,6 +382,8 @@ class Campaign:
         for process in (process for process in self.started if process.part.startswith("producer")):
             for record in checker.read(self.folder / f"{process.part}.jsonl"):
                 sent.append({**record, "node": process.node})
+        with open(self.folder / "deaths.json", "w", encoding="utf-8") as file:
+            json.dump({"deaths": [vars(death) for death in self.deaths], "redeliveries": redeliveries}, file)
         return cluster_checker.ClusterRun(
             sent=sent,
             received={

@@ -14,6 +14,7 @@ mod leader;
 mod load;
 mod network;
 mod ports;
+mod quiet;
 mod replica;
 mod signals;
 mod trio;

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use nsquorum_client::{ClientError, Connection, IdentifyOptions};
+use nsquorum_client::{ClientError, Connection, IdentifyOptions, Producer};
 use nsquorum_cluster_tests::{Answer, Cluster, Habits, Load, Pause, Publish, Verdict, differences, figure, quantile};
 use nsquorum_node_tests::{count, post, until};
 use nsquorum_protocol::{ChannelName, TopicName};
@@ -71,11 +71,29 @@ impl Campaign {
         at.unwrap()
     }
 
+    /// The leader, with so many idle connections to it.
+    async fn probed_leader(&self, probes: usize) -> (usize, Vec<Producer>) {
+        loop {
+            let leader = self.cluster.leader().await.unwrap();
+            let address = self.cluster.nodes().unwrap()[leader].tcp.clone();
+            let mut producers = Vec::new();
+            for _ in 0..probes {
+                let connection = Connection::connect(&address, IdentifyOptions::default()).await.unwrap();
+                producers.push(connection.into_producer());
+            }
+            // On a busy machine somebody else may lead by now.
+            if self.cluster.leader().await.unwrap() == leader {
+                return (leader, producers);
+            }
+        }
+    }
+
     /// Drains the channels, stops everything, and looks at what clients and logs say.
     async fn end(mut self, pauses: &[Pause]) -> Verdict {
         self.load.stop_producing().await.unwrap();
         self.cluster.until_drained("orders").await.unwrap();
         self.load.stop_consuming().await.unwrap();
+        self.cluster.until_quiet().await.unwrap();
         self.cluster.stop().await.unwrap();
         let verdict = self.load.journal().judge(&self.channels, pauses);
         println!(
@@ -183,13 +201,7 @@ async fn a_paused_leader_costs_a_moment_and_acknowledges_nothing_when_it_wakes()
         for place in 0..3 {
             campaign.next_ok(place, now).await;
         }
-        let victim = campaign.cluster.leader().await.unwrap();
-        let address = campaign.cluster.nodes().unwrap()[victim].tcp.clone();
-        let mut probes = Vec::new();
-        for _ in 0..PROBES {
-            let connection = Connection::connect(&address, IdentifyOptions::default()).await.unwrap();
-            probes.push(connection.into_producer());
-        }
+        let (victim, probes) = campaign.probed_leader(PROBES).await;
         let paused = Instant::now();
         campaign.cluster.pause(victim).unwrap();
         let mut now = Vec::new();

@@ -67,6 +67,7 @@ async fn rolling_restarts_fail_no_publish_and_take_nothing_from_consumers_that_s
     load.stop_producing().await.unwrap();
     cluster.until_drained("orders").await.unwrap();
     load.stop_consuming().await.unwrap();
+    cluster.until_quiet().await.unwrap();
     cluster.stop().await.unwrap();
 
     let publishes = load.journal().publishes();
