@@ -82,7 +82,7 @@ def main():
         signal.signal(name, lambda *_: interrupted.set())
     node = None
     if not options.nsqd_tcp_address:
-        node = start_node(options, folder)
+        node = start_node(options, folder, transports)
     passed = failed = 0
     try:
         if node is not None and not options.client:
@@ -366,7 +366,7 @@ def stop(process):
             process.wait()
 
 
-def start_node(options, folder):
+def start_node(options, folder, transports):
     (folder / "node").mkdir()
     ports_file = folder / "ports.json"
     command = [
@@ -378,11 +378,9 @@ def start_node(options, folder):
         ports_file,
         "--broadcast-address",
         "127.0.0.1",
-        "--tls-cert",
-        CERTIFICATE,
-        "--tls-key",
-        KEY,
     ]
+    if any("tls" in transport for transport in transports):
+        command += ["--tls-cert", CERTIFICATE, "--tls-key", KEY]
     for address in ("tcp", "http", "https", "lookup-tcp", "lookup-http"):
         command += [f"--{address}-address", "127.0.0.1:0"]
     with open(folder / "nsquorum.log", "wb") as log:
