@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use nsquorum_frontend::TcpServer;
 use nsquorum_frontend::tls::{ClientAuth, MinVersion, ServerTls, TlsSettings};
+use nsquorum_http::{ListenAddress, Listener};
 use nsquorum_protocol::compression::{Compressor, Decoded, Decompressor};
 use nsquorum_protocol::{Compression, Frame, FrameDecoder, ServerFeatures, encode};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -24,7 +26,7 @@ use crate::node::{Settings, TestNode, ok, publish, within};
 pub(crate) struct Certificates {
     directory: tempfile::TempDir,
     root: CertificateDer<'static>,
-    client: (CertificateDer<'static>, KeyPair),
+    pub(crate) client: (CertificateDer<'static>, KeyPair),
 }
 
 impl Certificates {
@@ -57,7 +59,7 @@ impl Certificates {
         self.directory.path().join(name)
     }
 
-    fn settings(&self, client_auth: ClientAuth, min_version: MinVersion) -> TlsSettings {
+    pub(crate) fn settings(&self, client_auth: ClientAuth, min_version: MinVersion) -> TlsSettings {
         TlsSettings {
             certificate: self.path("cert.pem"),
             key: self.path("key.pem"),
@@ -119,7 +121,7 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// A client that puts layers on as it is told.
-struct Client {
+pub(crate) struct Client {
     stream: Box<dyn Stream>,
     codec: Option<Codec>,
     frames: FrameDecoder,
@@ -132,7 +134,7 @@ impl Client {
         (stream, BytesMut::from(&b"  V2"[..]))
     }
 
-    fn over(stream: impl Stream + 'static) -> Self {
+    pub(crate) fn over(stream: impl Stream + 'static) -> Self {
         Self {
             stream: Box::new(stream),
             codec: None,
@@ -150,7 +152,7 @@ impl Client {
         });
     }
 
-    async fn send(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
         let mut out = BytesMut::from(bytes);
         if let Some(codec) = &mut self.codec {
             out.clear();
@@ -161,7 +163,7 @@ impl Client {
         within(self.stream.flush()).await.expect("the node reads");
     }
 
-    async fn frame(&mut self) -> Option<Frame> {
+    pub(crate) async fn frame(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.frames.decode(&mut self.input).expect("well-formed frames") {
                 return Some(frame);
@@ -211,7 +213,7 @@ fn identify(wishes: &str) -> BytesMut {
 }
 
 /// IDENTIFY, and TLS on a plain connection.
-async fn encrypted(
+pub(crate) async fn encrypted(
     node: &TestNode,
     connector: &TlsConnector,
     wishes: &str,
@@ -280,7 +282,7 @@ async fn exchange(client: &mut Client) {
     );
 }
 
-async fn stats_of_client(node: &TestNode) -> serde_json::Value {
+pub(crate) async fn stats_of_client(node: &TestNode) -> serde_json::Value {
     let mut stream = TcpStream::connect(node.http).await.expect("the node listens");
     let request = b"GET /stats?format=json HTTP/1.0\r\n\r\n";
     within(stream.write_all(request)).await.expect("sent");
@@ -582,4 +584,44 @@ async fn a_corrupt_stream_ends_the_connection() {
     let mut rest = Vec::new();
     drop(within(client.stream.read_to_end(&mut rest)).await);
     assert!(rest.is_empty());
+}
+
+/// A socket in the file system holds little, so that the last bytes of a message have to wait above it: at some of the sizes all of the
+/// message is in the layer, and none is left in the connection's own output.
+#[tokio::test]
+async fn what_waits_in_a_layer_leaves_when_the_socket_has_room() {
+    let certificates = Certificates::new();
+    let node = node(&certificates, ClientAuth::NotAsked).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("tcp.sock");
+    let listener = Listener::bind(&ListenAddress::Unix(path.clone())).expect("a free path");
+    let server = TcpServer::new(node.broker.clone(), Arc::clone(&node.config), node.registry.clone());
+    tokio::spawn(server.serve(listener, node.stopped.clone()));
+    let mut producer = crate::node::Client::open(&node).await;
+    let mut consumer = Client::over(UnixStream::connect(&path).await.expect("the node listens"));
+    let mut bytes = BytesMut::from(&b"  V2"[..]);
+    bytes.extend_from_slice(&identify(r#","snappy":true"#));
+    consumer.send(&bytes).await;
+    consumer.json().await;
+    consumer.compress(Compression::Snappy);
+    assert_eq!(consumer.frame().await, Some(ok()));
+    consumer.send(b"SUB t c\nRDY 1\n").await;
+    assert_eq!(consumer.frame().await, Some(ok()));
+    let mut noise = 1u32;
+    let mut next = || {
+        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (noise >> 24) as u8
+    };
+    for (at, size) in (1..=40).map(|step| step * 24 * 1024).enumerate() {
+        let body: Vec<u8> = (0..size).map(|_| next()).collect();
+        producer.publish(&body).await;
+        assert_eq!(producer.frame().await, Some(ok()));
+        while stats_of_client(&node).await["in_flight_count"] != 1 {}
+        match consumer.frame().await {
+            Some(Frame::Message { body: arrived, .. }) => assert!(arrived[..] == body[..], "{size} bytes changed"),
+            other => panic!("{other:?}"),
+        }
+        consumer.send(format!("FIN {:016x}\n", at + 1).as_bytes()).await;
+        while stats_of_client(&node).await["in_flight_count"] != 0 {}
+    }
 }
