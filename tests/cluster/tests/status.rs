@@ -98,6 +98,17 @@ async fn leaders_dead_nodes_and_missing_replicas_are_shown_and_all_is_well_again
         (Some(3), Some(3))
     );
 
+    // Each topic's numbers are shown by the node that leads it, and by no other.
+    let mut lines = Vec::new();
+    for entry in &nodes {
+        let metrics = get(&entry.http, "/metrics").await.unwrap().text;
+        let of_topics = metrics.lines().filter(|line| line.starts_with("nsquorum_topic_messages_total{"));
+        lines.extend(of_topics.map(str::to_owned));
+    }
+    lines.sort();
+    let line = |topic| format!("nsquorum_topic_messages_total{{topic=\"{topic}\"}} 1");
+    assert_eq!(lines, ["bills", "ledger", "orders"].map(line));
+
     // One of three dead: everything goes on, elsewhere, with a replica less.
     let victim = node(&well, &nodes[1].http)["id"].clone();
     cluster.stop_supervising().unwrap();
