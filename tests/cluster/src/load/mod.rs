@@ -9,6 +9,9 @@ mod journal;
 mod producer;
 mod verdict;
 
+#[cfg(test)]
+mod tests;
+
 pub use journal::{Answer, ConnectionId, Journal, Pause, Publish, Record};
 pub use verdict::Verdict;
 
