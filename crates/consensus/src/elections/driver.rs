@@ -117,6 +117,7 @@ impl Elections {
                 () = tokio::time::sleep(pause) => {}
                 changed = peers.changed() => if changed.is_err() { return },
                 Some(elected) = self.elected.recv() => self.announce(elected.led),
+                () = self.ports.first_opened() => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nsquorum_environment::Monotonic;
 use nsquorum_topic::{GroupId, NodeId, Term};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::elections::{Followers, Pulse};
 use crate::raft::{Asked, Replica};
@@ -55,12 +55,16 @@ struct Inner {
 
 /// The groups of this node. A clone refers to the same.
 #[derive(Clone, Default)]
-pub(crate) struct Ports(Arc<Mutex<Inner>>);
+pub(crate) struct Ports {
+    inner: Arc<Mutex<Inner>>,
+    /// A new group whose first leader is this node runs.
+    first: Arc<Notify>,
+}
 
 impl Ports {
     /// The group runs: what waited for it goes first.
     pub(crate) fn open(&self, port: Arc<Port>) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         inner.version += 1;
         if let Some(awaited) = inner.awaited.remove(&port.group) {
             inner.waiting_bytes -= awaited.bytes;
@@ -68,34 +72,42 @@ impl Ports {
                 drop(port.inbox.send(asked));
             }
         }
+        if port.first {
+            self.first.notify_one();
+        }
         inner.open.insert(port.group, port);
+    }
+
+    /// Resolves when a new group runs for which this node is to campaign first, so that whoever created the topic need not wait for somebody to look.
+    pub(crate) async fn first_opened(&self) {
+        self.first.notified().await;
     }
 
     /// The group runs no more. Its inbox closes when the last reference to its port goes.
     pub(crate) fn close(&self, group: GroupId) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         inner.version += 1;
         inner.open.remove(&group);
     }
 
     pub(crate) fn get(&self, group: GroupId) -> Option<Arc<Port>> {
-        self.0.lock().open.get(&group).cloned()
+        self.inner.lock().open.get(&group).cloned()
     }
 
     /// All groups that run.
     pub(crate) fn all(&self) -> Vec<Arc<Port>> {
-        self.0.lock().open.values().cloned().collect()
+        self.inner.lock().open.values().cloned().collect()
     }
 
     /// All groups that run, if they have changed since `version`.
     pub(crate) fn changed(&self, version: u64) -> Option<(u64, Vec<Arc<Port>>)> {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         (inner.version != version).then(|| (inner.version, inner.open.values().cloned().collect()))
     }
 
     /// Gives a frame to its group, or keeps it until the group runs. A frame that comes back is to be refused.
     pub(crate) fn deliver(&self, group: GroupId, asked: Asked, now: Monotonic) -> Result<(), Asked> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         if let Some(port) = inner.open.get(&group) {
             return port.inbox.send(asked).map_err(|back| back.0);
         }
@@ -116,7 +128,7 @@ impl Ports {
 
     /// The frames whose groups did not come in time.
     pub(crate) fn expired(&self, now: Monotonic) -> Vec<(GroupId, Asked)> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let late: Vec<GroupId> = inner
             .awaited
             .iter()
