@@ -27,11 +27,8 @@ fn decompress(
     let mut out = vec![0; step_out];
     for piece in compressed.chunks(step_in) {
         input.extend_from_slice(piece);
-        loop {
-            match decompressor.decompress(&mut input, &mut out)? {
-                Decoded::Bytes(count) => all.extend_from_slice(&out[..count]),
-                Decoded::Missing | Decoded::End => break,
-            }
+        while let Decoded::Bytes(count) = decompressor.decompress(&mut input, &mut out)? {
+            all.extend_from_slice(&out[..count]);
         }
     }
     Ok(all)

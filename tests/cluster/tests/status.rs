@@ -102,7 +102,9 @@ async fn leaders_dead_nodes_and_missing_replicas_are_shown_and_all_is_well_again
     let mut lines = Vec::new();
     for entry in &nodes {
         let metrics = get(&entry.http, "/metrics").await.unwrap().text;
-        let of_topics = metrics.lines().filter(|line| line.starts_with("nsquorum_topic_messages_total{"));
+        let of_topics = metrics
+            .lines()
+            .filter(|line| line.starts_with("nsquorum_topic_messages_total{"));
         lines.extend(of_topics.map(str::to_owned));
     }
     lines.sort();

@@ -103,7 +103,9 @@ impl Machines {
         };
         if is_flushed {
             // Whoever waited may have given up.
-            self.flushing.drain(..).for_each(|flushed| drop(flushed.send(())));
+            for flushed in self.flushing.drain(..) {
+                _ = flushed.send(());
+            }
         }
     }
 

@@ -51,7 +51,9 @@ pub(crate) enum PeerLink {
 enum Link {
     Up,
     /// The node may be alive, and its consumers at work.
-    Lost { since: Monotonic },
+    Lost {
+        since: Monotonic,
+    },
     /// Lost for longer than [`GRACE`]: what its consumers held has been given back. The process may be alive all the same, and its publish session goes
     /// on: ending it would bar the node from the topic for as long as it lives.
     GivenUp,

@@ -144,9 +144,12 @@ mod tests {
         );
     }
 
+    /// How far each replica lags, in milliseconds, at a moment.
+    type Lags = fn(u64) -> [Option<u64>; 3];
+
     #[test]
     fn nothing_is_gained_where_others_are_as_slow_or_are_needed() {
-        let lags: [fn(u64) -> [Option<u64>; 3]; 3] = [
+        let lags: [Lags; 3] = [
             |_| [Some(3_000), Some(3_000), Some(3_000)],
             // One of them is as slow: without this node there is no faster majority.
             |_| [Some(3_000), Some(0), Some(4_000)],

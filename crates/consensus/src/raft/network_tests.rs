@@ -1,4 +1,8 @@
 //! What a stream of appends sends, and when.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the runtime's own clock stands still here and goes on when all wait"
+)]
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -81,7 +85,13 @@ fn append(entry: Option<u64>, previous: u64, commit: u64) -> AppendEntriesReques
         LogEntry::stored(entry).unwrap()
     });
     AppendEntriesRequest {
-        vote: VoteOf::from_leader_id(LeaderId { term: TERM, voted_for: 1 }, true),
+        vote: VoteOf::from_leader_id(
+            LeaderId {
+                term: TERM,
+                voted_for: 1,
+            },
+            true,
+        ),
         prev_log_id: Some(log_id(previous)),
         leader_commit: Some(log_id(commit)),
         entries: entry.into_iter().collect(),

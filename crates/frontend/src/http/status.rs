@@ -97,15 +97,18 @@ impl HttpFrontend {
         to_json(&status_json(&status, &health))
     }
 
-    /// A node that is alone has nobody to tell how it is reached.
+    /// A node that is alone has nobody to tell how it is reached. Through the file system alone no other machine reaches it.
     fn describe_this_node(&self, status: &mut ClusterStatus) {
+        let (Some(tcp_port), Some(http_port)) = (self.tcp_port, self.http_port) else {
+            return;
+        };
         let mut nodes = status.nodes.iter_mut();
         if let Some(here) = nodes.find(|node| node.liveness == Liveness::Here && node.description.is_none()) {
             here.description = Some(nsquorum_broker::NodeDescription {
                 hostname: self.config.hostname.clone(),
                 broadcast_address: self.config.broadcast_address.clone(),
-                tcp_port: self.tcp_port,
-                http_port: self.http_port,
+                tcp_port,
+                http_port,
                 version: self.config.features.version.clone(),
                 topology_zone: self.config.features.topology_zone.clone(),
                 topology_region: self.config.features.topology_region.clone(),

@@ -42,10 +42,8 @@ impl TlsSession {
 fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let certificate = Certificate::from_der(certificate).ok()?;
     let names = certificate.tbs_certificate.subject.0;
-    let attributes = names.iter().flat_map(|set| set.0.iter());
-    let name = attributes
-        .filter(|attribute| attribute.oid.to_string() == COMMON_NAME)
-        .last()?;
+    let mut attributes = names.iter().flat_map(|set| set.0.iter());
+    let name = attributes.rfind(|attribute| attribute.oid.to_string() == COMMON_NAME)?;
     let value = &name.value;
     let utf8 = value
         .decode_as::<Utf8StringRef<'_>>()

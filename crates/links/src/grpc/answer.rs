@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, error, warn};
@@ -36,7 +36,7 @@ impl peer_server::Peer for PeerService {
         let connection = request.extensions().get::<Connection>().cloned();
         let connection = connection.ok_or_else(|| Status::internal("a connection without a socket"))?;
         let (steps, handshake) = mpsc::channel(4);
-        let answers = Answers::new(handshake, self.core.options.keep_alive());
+        let answers = Answers::new(handshake, self.core.keep_alive());
         let core = Arc::clone(&self.core);
         let task = answer(Arc::clone(&core), connection, request.into_inner(), steps);
         core.environment.spawn.spawn(Box::pin(task));
@@ -205,9 +205,11 @@ async fn read(core: &Core, accepted: Accepted, mut stream: Streaming<Dialled>) {
     let pending_bytes_max = usize::try_from(limits.class(class).queued_bytes_max).unwrap_or(usize::MAX);
     let mut assembler = Assembler::new(limits.frame_bytes_max, pending_bytes_max.saturating_mul(2));
     // The dialler first makes its other connection, and may then have nothing to say.
-    let mut silent_at = Instant::now() + core.options.handshake_timeout + silence(core, class);
+    let mut patience = core.options.handshake_timeout + silence(core, class);
+    let clock = &core.environment.clock;
+    let mut heard = clock.now();
     // Made once and not for each message: the timer looks when it ends whether something was heard in the meantime.
-    let mut silent = pin!(tokio::time::sleep_until(silent_at));
+    let mut silent = pin!(tokio::time::sleep(patience));
     let mut ended = pin!(end.cancelled());
     let mut renamed = pin!(name.valid.cancelled());
     presence.evidence = loop {
@@ -218,16 +220,18 @@ async fn read(core: &Core, accepted: Accepted, mut stream: Streaming<Dialled>) {
             // Before the silence: a node that was stopped for a while finds both.
             message = stream.message() => message,
             () = &mut silent => {
-                if silent_at <= Instant::now() {
+                let quiet = clock.now().since(heard);
+                if quiet >= patience {
                     break Evidence::TimedOut;
                 }
-                silent.as_mut().reset(silent_at);
+                silent.set(tokio::time::sleep(patience - quiet));
                 continue;
             }
         };
-        silent_at = Instant::now() + silence(core, class);
-        if silent_at < silent.deadline() {
-            silent.as_mut().reset(silent_at);
+        heard = clock.now();
+        if patience > silence(core, class) {
+            patience = silence(core, class);
+            silent.set(tokio::time::sleep(patience));
         }
         let write = match message {
             Err(status) => {

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::incoming::Incoming;
+use super::keep_alive::KeepAlive;
 use super::options::GrpcOptions;
 use super::pipe::Pipe;
 use crate::receivers::Receivers;
@@ -133,6 +134,11 @@ impl Core {
             None => name.identity.cluster = Some(cluster),
         }
         std::mem::replace(&mut name.valid, self.stop.child_token()).cancel();
+    }
+
+    /// What tells an end of a new stream when it has been silent too long.
+    pub(super) fn keep_alive(&self) -> KeepAlive {
+        KeepAlive::new(Arc::clone(&self.environment.clock), self.options.keep_alive())
     }
 
     pub(super) fn next_epoch(&self) -> LinkEpoch {

@@ -108,12 +108,12 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    pub(super) fn new(handshake: mpsc::Receiver<Step>, keep_alive_every: Duration) -> Self {
+    pub(super) fn new(handshake: mpsc::Receiver<Step>, keep_alive: KeepAlive) -> Self {
         Self {
             handshake,
             carrying: None,
             gathering: None,
-            keep_alive: KeepAlive::new(keep_alive_every),
+            keep_alive,
         }
     }
 

@@ -150,7 +150,7 @@ async fn shake(
         lane_credit_bytes: core.options.limits.class(class).lane_credit_bytes,
     };
     say(dialled::Say::Hello(hello.clone())).await?;
-    let outgoing = Outgoing::new(handshake, core.options.keep_alive());
+    let outgoing = Outgoing::new(handshake, core.keep_alive());
     let mut answers = open(socket, outgoing).await?;
 
     let answered::Say::Challenge(challenge) = next(&mut answers).await? else {

@@ -6,7 +6,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::task::AtomicWaker;
@@ -124,11 +123,11 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn new(handshake: mpsc::Receiver<Step>, keep_alive_every: Duration) -> Self {
+    pub(super) fn new(handshake: mpsc::Receiver<Step>, keep_alive: KeepAlive) -> Self {
         Self {
             handshake,
             carrying: None,
-            keep_alive: KeepAlive::new(keep_alive_every),
+            keep_alive,
         }
     }
 

@@ -33,7 +33,7 @@ pub enum Decoded {
 #[derive(Debug)]
 pub enum Compressor {
     /// Snappy in its framing format.
-    Snappy(SnappyEncoder),
+    Snappy(Box<SnappyEncoder>),
     /// Deflate without a zlib header.
     Deflate(Deflater),
 }
@@ -42,7 +42,7 @@ impl Compressor {
     /// A compressor at the beginning of its stream.
     pub fn new(compression: Compression) -> Self {
         match compression {
-            Compression::Snappy => Self::Snappy(SnappyEncoder::new()),
+            Compression::Snappy => Self::Snappy(Box::new(SnappyEncoder::new())),
             Compression::Deflate { level } => Self::Deflate(Deflater::new(level)),
         }
     }

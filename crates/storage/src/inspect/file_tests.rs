@@ -421,7 +421,12 @@ fn a_blob_file_that_nothing_refers_to_is_not_damage_when_it_is_cut() {
     let manifest = manifest::read(&folder.join(format!("MANIFEST-{number:06}")), number).unwrap();
     let log = &manifest.version.families[&1];
     let live: Vec<u64> = log.live_blobs().map(|(number, _)| number).collect();
-    let dead: Vec<u64> = log.blobs.keys().copied().filter(|number| !live.contains(number)).collect();
+    let dead: Vec<u64> = log
+        .blobs
+        .keys()
+        .copied()
+        .filter(|number| !live.contains(number))
+        .collect();
     assert!(!live.is_empty() && !dead.is_empty(), "live {live:?}, dead {dead:?}");
     for number in &dead {
         // Its removal was not durable when the power went, but that it was shrunk was.
