@@ -31,7 +31,7 @@ place() {
 }
 
 # Names of the lines, in the order in which they run: cheap ones first.
-lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop invoices bench)
+lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop invoices bench cluster-bench)
 
 line_check() { ./dev check; }                                                                # acceptance 1 (part)
 line_interop() { tests/interop/run --count 100000; }                                         # acceptance 2
@@ -48,6 +48,10 @@ line_power_steps() { NSQUORUM_FAILURES=100 cargo test --locked --release -p nsqu
 line_disk_errors() { NSQUORUM_FAILURES=100 node_test disk_errors; }                          # acceptance 5
 line_damage() { NSQUORUM_FLIPS=1000 node_test damage; }                                      # acceptance 5
 line_bench() { build/bench.sh --runs 5 --json "$(place bench).json"; }                          # acceptance 6
+line_cluster_bench() {                                                                         # three replicas 8
+    build/bench.sh --nodes 3 --runs 5 --json "$(place cluster-bench).json"
+    build/bench.sh --nodes 3 --runs 1 --seconds 60 --case mpub --json "$(place cluster-bench)-60s.json"
+}
 line_disk_full() { NSQUORUM_FULL_DISKS=20 node_test disk_full; }                                                 # acceptance 7
 line_memory() { NSQUORUM_BACKLOG=1000000 node_test memory; }                                 # acceptance 7
 line_clusters() { cluster_test three_nodes; }                                                 # three replicas, 1 (small)

@@ -39,6 +39,7 @@ use self::case::{Case, Settings};
 use self::report::{CaseReport, RawFigures, Report, RunFigures};
 use self::target::Target;
 use self::usage::Server;
+use crate::up::listed_nodes;
 
 /// Measure a running server: publish rates and latencies, delivery latency, draining.
 #[derive(Clone, Debug, Args)]
@@ -54,6 +55,11 @@ pub(crate) struct BenchArgs {
     /// The server's process on this machine: to read its CPU time and memory.
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
+
+    /// A cluster on this machine instead of one server: the directory of `nsquorum up`. Clients use the first node, CPU time and syncs are
+    /// those of all, and as many raw loops as nodes run side by side.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["nsqd_tcp_address", "http_address", "server_pid"])]
+    cluster_dir: Option<PathBuf>,
 
     /// Where the raw loop writes; should be on the server's disk.
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -132,7 +138,7 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
 fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let settings = args.settings();
-    let target = args.target();
+    let (target, nodes) = args.target()?;
     let server_version = runtime.block_on(target.connect())?.settings().version.clone();
     let cases = if args.cases.is_empty() {
         Case::ALL.to_vec()
@@ -146,7 +152,7 @@ fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
         .as_secs();
     for run in 1..=args.runs {
         for (case, figures) in cases.iter().zip(&mut figures) {
-            let one = measure_case(args, &runtime, &target, *case, &settings, run)
+            let one = measure_case(args, &runtime, &target, nodes, *case, &settings, run)
                 .with_context(|| format!("case {}, run {run}", case.name()))?;
             progress(&format!(
                 "run {run}/{} {}: {:.0} msg/s, p50 {:.0} us, {:.2} x raw",
@@ -162,7 +168,8 @@ fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         server_version,
-        nsqd_tcp_address: args.nsqd_tcp_address.clone(),
+        nsqd_tcp_address: target.tcp_address.clone(),
+        nodes,
         started_unix_s: started,
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
             .ok()
@@ -177,7 +184,7 @@ fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
         cases: cases
             .iter()
             .zip(figures)
-            .map(|(case, runs)| CaseReport::new(*case, &settings, runs))
+            .map(|(case, runs)| CaseReport::new(*case, &settings, nodes, runs))
             .collect(),
     };
     if let Some(path) = &args.json {
@@ -192,12 +199,14 @@ fn measure_case(
     args: &BenchArgs,
     runtime: &tokio::runtime::Runtime,
     target: &Target,
+    nodes: usize,
     case: Case,
     settings: &Settings,
     run: u32,
 ) -> anyhow::Result<RunFigures> {
     let (message_bytes, command_bytes) = (case.message_bytes(settings), case.command_bytes(settings));
-    let raw_loop = |bytes| raw::run(&args.raw_dir, bytes, Duration::from_secs_f64(args.raw_seconds));
+    let raw_seconds = Duration::from_secs_f64(args.raw_seconds);
+    let raw_loop = |bytes| raw::run_side_by_side(nodes, &args.raw_dir, bytes, raw_seconds);
     // One message per record, and where a command has several, also one command per record.
     let raw_loops = || -> anyhow::Result<_> {
         let command = if command_bytes == message_bytes {
@@ -243,14 +252,24 @@ impl BenchArgs {
         }
     }
 
-    fn target(&self) -> Target {
-        Target {
-            tcp_address: self.nsqd_tcp_address.clone(),
-            server: Server {
-                http_address: self.http_address.clone(),
-                pid: self.server_pid,
-            },
-        }
+    /// What is measured, and how many nodes on this machine it has.
+    fn target(&self) -> anyhow::Result<(Target, usize)> {
+        let Some(dir) = &self.cluster_dir else {
+            let server = Server {
+                http_addresses: self.http_address.iter().cloned().collect(),
+                pids: self.server_pid.iter().copied().collect(),
+            };
+            let tcp_address = self.nsqd_tcp_address.clone();
+            return Ok((Target { tcp_address, server }, 1));
+        };
+        let nodes = listed_nodes(dir)?;
+        let first = nodes.first().context("the cluster has no nodes")?;
+        let server = Server {
+            http_addresses: nodes.iter().map(|node| node.http.clone()).collect(),
+            pids: nodes.iter().filter_map(|node| node.pid).collect(),
+        };
+        let tcp_address = first.tcp.clone();
+        Ok((Target { tcp_address, server }, nodes.len()))
     }
 }
 

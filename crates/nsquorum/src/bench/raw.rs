@@ -3,11 +3,13 @@
 //! It runs right before and right after each case, because the speed of one disk differs by a factor of two between
 //! minutes, and only a ratio taken in the same minute says something about the server. It is the plainest durable
 //! store there is (`write`, `fdatasync`, no preallocation): a server that answers each publish only after a sync can
-//! beat its rate only by putting several publishes into one sync.
+//! beat its rate only by putting several publishes into one sync. A cluster is compared with as many loops side by side
+//! as it has nodes on this machine: each of its nodes syncs what is published.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,14 +27,17 @@ const SHRINK_BYTES: u64 = 4 << 20;
 /// The pause between two such steps.
 const SHRINK_PAUSE: Duration = Duration::from_millis(10);
 
-/// What the loop did.
+/// Numbers the files of this process.
+static FILES: AtomicU32 = AtomicU32::new(0);
+
+/// What the loop did, or each of several loops in the mean.
 #[derive(Debug)]
 pub(super) struct RawLoop {
     /// Appended and synced records.
     pub(super) records: u64,
     /// How long that took.
     pub(super) elapsed: Duration,
-    /// The time of one append with its sync.
+    /// The times of appends with their syncs, of all loops.
     pub(super) latencies: Latencies,
 }
 
@@ -43,8 +48,33 @@ impl RawLoop {
     }
 }
 
+/// Runs so many loops side by side, each on a file of its own. Blocks.
+pub(super) fn run_side_by_side(
+    loops: usize,
+    dir: &Path,
+    record_bytes: usize,
+    duration: Duration,
+) -> anyhow::Result<RawLoop> {
+    let all: Vec<RawLoop> = thread::scope(|scope| {
+        let started: Vec<_> = (0..loops)
+            .map(|_| scope.spawn(|| run(dir, record_bytes, duration)))
+            .collect();
+        let ended = started.into_iter().map(|one| one.join().expect("a raw loop does not panic"));
+        ended.collect::<anyhow::Result<_>>()
+    })?;
+    let mut latencies = Latencies::default();
+    all.iter().for_each(|one| latencies.merge(&one.latencies));
+    let mean = |sum: u64| sum / loops.max(1) as u64;
+    let nanos = all.iter().map(|one| one.elapsed.as_nanos() as u64).sum();
+    Ok(RawLoop {
+        records: mean(all.iter().map(|one| one.records).sum()),
+        elapsed: Duration::from_nanos(mean(nanos)),
+        latencies,
+    })
+}
+
 /// Appends records of `record_bytes` to a new file in `dir` for `duration`, each with its own sync. Blocks.
-pub(super) fn run(dir: &Path, record_bytes: usize, duration: Duration) -> anyhow::Result<RawLoop> {
+fn run(dir: &Path, record_bytes: usize, duration: Duration) -> anyhow::Result<RawLoop> {
     let scratch = Scratch::create(dir)?;
     let mut file = &scratch.file;
     let record = vec![0xa5_u8; record_bytes];
@@ -77,7 +107,8 @@ struct Scratch {
 
 impl Scratch {
     fn create(dir: &Path) -> anyhow::Result<Self> {
-        let path = dir.join(format!("nsquorum-bench-raw-{}", std::process::id()));
+        let number = FILES.fetch_add(1, Ordering::Relaxed);
+        let path = dir.join(format!("nsquorum-bench-raw-{}-{number}", std::process::id()));
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -112,6 +143,16 @@ mod tests {
         assert!(raw.records > 0);
         assert_eq!(raw.records, raw.latencies.count());
         assert!(raw.rate() > 0.0);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn several_loops_run_side_by_side() {
+        let dir = tempfile::tempdir().unwrap();
+        let duration = Duration::from_millis(100);
+        let raw = run_side_by_side(3, dir.path(), 200, duration).unwrap();
+        assert!(raw.latencies.count() / 3 == raw.records, "{raw:?}");
+        assert!(raw.elapsed >= duration, "one after the other would each have had less: {raw:?}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

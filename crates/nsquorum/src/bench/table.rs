@@ -106,15 +106,15 @@ pub(super) fn render(report: &Report) -> String {
         if redeliveries > 0 {
             let _ = writeln!(text, "  {redeliveries} redeliveries.");
         }
-        if let Some(verdict) = &case.target {
+        for verdict in &case.targets {
             let word = if verdict.met { "met" } else { "MISSED" };
             let (reached, limit) = (number(verdict.reached), number(verdict.limit));
             let _ = writeln!(text, "  target {word}: {} is {reached}, limit {limit}.", verdict.target);
         }
     }
     text.push_str(
-        "raw: append + fdatasync of one message's bytes by one thread, mean of before and after the case. \
-         x raw: msg/s over raw/s.\n\
+        "raw: append + fdatasync of one message's bytes by one thread, in a cluster as many side by side as nodes; mean of before and \
+         after the case. x raw: msg/s over raw/s.\n\
          Per 1,000 messages: the server's syncs and kB written. Per million: CPU seconds of server and client. \
          - is not known.\n",
     );
@@ -227,7 +227,7 @@ mod tests {
                 length: std::time::Duration::ZERO,
                 stall_max: std::time::Duration::ZERO,
             };
-            CaseReport::new(super::super::case::Case::OneSync, &settings, runs)
+            CaseReport::new(super::super::case::Case::OneSync, &settings, 1, runs)
         };
         let mut rows = vec![heading()];
         rows.extend(case_rows(&case(vec![run(300)])));

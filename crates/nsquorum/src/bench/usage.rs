@@ -19,12 +19,12 @@ const WRITTEN_METRIC: &str = "nsquorum_storage_written_bytes_total";
 const TICK: Duration = Duration::from_millis(10);
 
 /// Where to look.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Server {
-    /// `host:port` of its HTTP interface.
-    pub(super) http_address: Option<String>,
-    /// Its process on this machine.
-    pub(super) pid: Option<u32>,
+    /// `host:port` of the HTTP interface of each of its nodes.
+    pub(super) http_addresses: Vec<String>,
+    /// Its processes on this machine.
+    pub(super) pids: Vec<u32>,
 }
 
 /// Running totals at one moment.
@@ -40,13 +40,13 @@ impl Server {
     /// The totals now.
     pub(super) async fn usage(&self) -> Usage {
         // The server's metrics before the client's CPU: reading them is not to count as the load's cost twice.
-        let metrics = match &self.http_address {
-            Some(address) => request(address, "GET", "/metrics").await.ok(),
-            None => None,
-        };
-        let metric = |name| metrics.as_deref().and_then(|text| metric(text, name));
+        let mut metrics = Vec::with_capacity(self.http_addresses.len());
+        for address in &self.http_addresses {
+            metrics.push(request(address, "GET", "/metrics").await.ok());
+        }
+        let metric = |name| sum(metrics.iter().map(|text| text.as_deref().and_then(|text| metric(text, name))));
         Usage {
-            server_cpu: self.pid.and_then(|pid| cpu_time(&pid.to_string())),
+            server_cpu: sum(self.pids.iter().map(|pid| cpu_time(&pid.to_string()))),
             client_cpu: cpu_time("self"),
             fsyncs: metric(FSYNCS_METRIC),
             written_bytes: metric(WRITTEN_METRIC),
@@ -55,23 +55,22 @@ impl Server {
 
     /// Makes the kernel count the server's peak memory from now on, where it lets us.
     pub(super) fn reset_peak_memory(&self) {
-        if let Some(pid) = self.pid {
+        for pid in &self.pids {
             // Refused for another user's process: then the peak is that since its start.
             drop(fs::write(format!("/proc/{pid}/clear_refs"), "5"));
         }
     }
 
-    /// The server's peak resident memory in bytes.
+    /// The peak resident memory in bytes of the process that had most.
     pub(super) fn peak_memory_bytes(&self) -> Option<u64> {
-        status_bytes(
-            &fs::read_to_string(format!("/proc/{}/status", self.pid?)).ok()?,
-            "VmHWM:",
-        )
+        let status = |pid| fs::read_to_string(format!("/proc/{pid}/status")).ok();
+        let peak = |pid| status_bytes(&status(pid)?, "VmHWM:");
+        self.pids.iter().filter_map(peak).max()
     }
 
     /// Removes a topic of the benchmark with its messages, where the HTTP address is known.
     pub(super) async fn delete_topic(&self, topic: &str) -> anyhow::Result<()> {
-        if let Some(address) = &self.http_address {
+        if let Some(address) = self.http_addresses.first() {
             request(address, "POST", &format!("/topic/delete?topic={topic}"))
                 .await
                 .with_context(|| format!("cannot delete the topic {topic}"))?;
@@ -92,6 +91,12 @@ impl Usage {
             written_bytes: count(self.written_bytes, earlier.written_bytes),
         }
     }
+}
+
+/// `None` of nothing, and where one is unknown.
+fn sum<T: std::iter::Sum>(values: impl ExactSizeIterator<Item = Option<T>>) -> Option<T> {
+    (values.len() > 0).then_some(())?;
+    values.sum()
 }
 
 /// User and system time of a process, all threads, ended ones included.

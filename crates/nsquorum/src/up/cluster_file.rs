@@ -11,20 +11,30 @@ use super::plan::{NodePlan, Plan};
 /// The file's name in the cluster's directory.
 const NAME: &str = "cluster.json";
 
-/// The nodes' HTTP addresses, from the file of a running cluster.
-pub(crate) fn http_addresses(dir: &Path) -> anyhow::Result<Vec<String>> {
-    #[derive(Deserialize)]
-    struct Addressed {
-        http: String,
-    }
+/// A node as the file of a running cluster names it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ListedNode {
+    /// `None` while no process runs.
+    pub(crate) pid: Option<u32>,
+    pub(crate) tcp: String,
+    pub(crate) http: String,
+}
+
+/// The nodes that the file of a running cluster names.
+pub(crate) fn listed_nodes(dir: &Path) -> anyhow::Result<Vec<ListedNode>> {
     #[derive(Deserialize)]
     struct All {
-        nodes: Vec<Addressed>,
+        nodes: Vec<ListedNode>,
     }
     let path = dir.join(NAME);
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let all: All = serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(all.nodes.into_iter().map(|node| node.http).collect())
+    Ok(all.nodes)
+}
+
+/// Their HTTP addresses.
+pub(crate) fn http_addresses(dir: &Path) -> anyhow::Result<Vec<String>> {
+    Ok(listed_nodes(dir)?.into_iter().map(|node| node.http).collect())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

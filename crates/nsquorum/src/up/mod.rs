@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use crate::cli::complain;
 use crate::exit::Exit;
 use cluster_file::ClusterFile;
-pub(crate) use cluster_file::http_addresses;
+pub(crate) use cluster_file::{http_addresses, listed_nodes};
 use plan::Plan;
 use process::{Happening, Supervision, supervise};
 
