@@ -33,6 +33,8 @@ pub(super) struct Census {
     broken_links: u64,
     lost_frames: u64,
     repeated_frames: u64,
+    /// Histories at whose end no node had a consumer.
+    deserted: u64,
 }
 
 impl Census {
@@ -47,6 +49,7 @@ impl Census {
         self.broken_links += other.broken_links;
         self.lost_frames += other.lost_frames;
         self.repeated_frames += other.repeated_frames;
+        self.deserted += other.deserted;
     }
 
     pub(super) fn assert_rich(&self, histories: u64) {
@@ -424,6 +427,7 @@ impl History {
         while !self.broken.is_empty() || !self.unnoticed.is_empty() {
             self.mend_link();
         }
+        self.leave_somebody_to_consume();
         for round in 0..20_000 {
             if round % 20 == 0 {
                 for node in NODES {
@@ -449,9 +453,10 @@ impl History {
         }
         for (id, node) in &self.nodes {
             println!(
-                "node {id}: leads {:?}, waiting {}",
+                "node {id}: leads {:?}, waiting {}, {} consumers",
                 node.machines.leader.leads(),
-                node.clients.is_waiting()
+                node.clients.is_waiting(),
+                node.clients.consumers.len()
             );
             for consumer in &node.clients.consumers {
                 println!(
@@ -466,6 +471,15 @@ impl History {
             }
         }
         panic!("the topic does not come to rest");
+    }
+
+    /// All consumers may have gone in good order, on every node: what is published after that waits for the next one, for ever.
+    fn leave_somebody_to_consume(&mut self) {
+        if self.nodes.values().all(|node| node.clients.consumers.is_empty()) {
+            self.census.deserted += 1;
+            let node = NODES[self.dice.below(3) as usize];
+            self.client(node, |clients, _, _| Some(clients.subscribe()));
+        }
     }
 
     fn serve_all(&mut self, node: NodeId) {
