@@ -97,7 +97,7 @@ impl Ledger {
     }
 }
 
-fn client() -> Arc<ClientDescription> {
+pub(super) fn client() -> Arc<ClientDescription> {
     Arc::new(ClientDescription {
         client_id: String::new(),
         hostname: String::new(),

@@ -12,6 +12,7 @@ mod clients;
 mod group;
 mod history;
 mod network;
+mod situations;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 

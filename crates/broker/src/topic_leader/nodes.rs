@@ -321,12 +321,16 @@ impl TopicLeader {
 
     /// Begins an association with a node that can be reached.
     fn open(&mut self, id: NodeId) {
-        let (Some(nodes), Some(leading)) = (&mut self.nodes, &self.leading) else {
+        let (Some(nodes), Some(leading)) = (&mut self.nodes, &mut self.leading) else {
             return;
         };
         let Some(node) = nodes.nodes.get_mut(&id).filter(|node| node.link == Link::Up) else {
             return;
         };
+        // Also a node that was dead when the leadership began: an earlier leader that does not know of its end may have found it first.
+        if let Some(awaited) = &mut leading.awaited {
+            awaited.nodes.insert(id);
+        }
         node.last_sync += 1;
         node.is_claimed = false;
         let mut association = Association::open(leading.term, node.last_sync);
@@ -821,7 +825,9 @@ fn hold(leading: &mut Leading, consumer: ConsumerId, token: &DeliveryToken) -> b
             true
         }
         Some(_) => false,
-        None => !is_requeued(&leading.state, token) && take(leading, consumer, token),
+        // Whatever the log says of this message is about another delivery of it, perhaps one with as many attempts: an earlier leader that does
+        // not know of its end delivers again what a dead node had given back to a later one. A delivery that came back is not held.
+        None => take(leading, consumer, token),
     }
 }
 
