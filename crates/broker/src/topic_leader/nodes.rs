@@ -1,7 +1,7 @@
 //! The leader's side towards the other nodes: associations, claims, and what becomes of a node that is gone.
 //!
 //! A node's consumers keep what they hold whatever happens to leaders and links; only the knowledge of it moves. A new leader asks every
-//! node that may be alive what its consumers hold, and delivers nothing before all have answered, or 2 s have passed
+//! node that may be alive, or comes up meanwhile, what its consumers hold, and delivers nothing before all have answered, or 2 s have passed
 //! ([`AWAIT_CLAIMS`]). What a node claims later is honoured if it was not given to somebody else. In the same way a node whose link broke claims
 //! again when it is back: what was on its way to it and is not in the claim was lost, and returns without an attempt.
 //!
