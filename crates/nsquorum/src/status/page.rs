@@ -39,7 +39,7 @@ pub(super) fn text(report: &Report, all: bool) -> String {
     }
     _ = writeln!(
         text,
-        "\nTOPIC                             LEADER      IN SYNC  FARTHEST BEHIND"
+        "\nTOPIC                        LEADER      IN SYNC  FARTHEST BEHIND"
     );
     text.push_str(&line("(metadata)", &report.metadata));
     let mut listed = 0;
@@ -118,8 +118,8 @@ fn line(name: &str, group: &Group) -> String {
         None => format!("?/{}", group.replication_factor),
     };
     format!(
-        "{:<32}  {leader:<10}  {in_sync:<7}  {}\n",
-        cut(name, 32),
+        "{:<27}  {leader:<10}  {in_sync:<7}  {}\n",
+        cut(name, 27),
         farthest_behind(group)
     )
 }
@@ -207,7 +207,7 @@ mod tests {
         for line in text.lines() {
             assert!(line.chars().count() <= WIDTH, "{} in {line:?}", line.chars().count());
         }
-        assert!(text.contains("orders                            none        ?/3      unknown"));
+        assert!(text.contains("orders                       none        ?/3      unknown"));
         assert!(text.contains("1111111111: 123456789k entries"));
         assert!(text.contains("1111111111: unknown"));
     }
