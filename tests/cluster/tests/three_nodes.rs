@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nsquorum_client::{Connection, Consumer, Event, IdentifyOptions};
 use nsquorum_cluster_tests::{Cluster, differences};
-use nsquorum_node_tests::{VerifyReport, get, post};
+use nsquorum_node_tests::{VerifyReport, get, post, until};
 use nsquorum_protocol::TopicName;
 
 /// For hanging, not for slowness.
@@ -123,8 +123,13 @@ async fn any_node_administers_any_topic() {
         }
     }
     for node in &nodes {
-        let topics = get(&node.lookup_http, "/topics").await.unwrap();
-        assert_eq!(topics.text, r#"{"topics":[]}"#, "node {}", node.id);
+        // The node that answered knows; the others hear of it.
+        until("the node lists no topic", DEADLINE, async || {
+            let topics = get(&node.lookup_http, "/topics").await?;
+            Ok(topics.text == r#"{"topics":[]}"#)
+        })
+        .await
+        .unwrap();
     }
     cluster.stop().await.unwrap();
 }

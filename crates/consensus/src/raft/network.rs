@@ -48,7 +48,7 @@ type AppendStream<'s> = futures_util::stream::BoxStream<'s, AppendItem>;
 const APPENDS_UNDER_WAY_MAX: usize = 64;
 /// A snapshot's state travels in pieces of this size, so that the receiver's credit bounds what is under way.
 const SNAPSHOT_PART_BYTES: usize = 1 << 20;
-/// How long news of a commit wait for entries to go with. Nobody waits for them: publishers are answered by the leader, and a follower that
+/// How long news of a topic's commit wait for entries to go with. Nobody waits for them: publishers are answered by the leader, and a follower that
 /// becomes the leader learns what is committed by committing its own first entry.
 pub(super) const NOTICE_HELD_MAX: Duration = Duration::from_micros(1_500);
 /// How long to wait before an unreachable peer is tried again. A link that comes up ends the wait.
@@ -318,7 +318,7 @@ where
                 None => Poll::Ready(None),
             };
             match polled {
-                Poll::Ready(Some(request)) if self.agreed && request.entries.is_empty() => {
+                Poll::Ready(Some(request)) if self.may_wait(&request) => {
                     let until = self.held.take().map_or_else(
                         || Box::pin(tokio::time::sleep(NOTICE_HELD_MAX)),
                         |earlier| earlier.until,
@@ -350,6 +350,11 @@ where
                 }
             }
         }
+    }
+
+    /// Whether a request only tells of a commit that nobody waits for. What is decided in the metadata group every node acts upon.
+    fn may_wait(&self, request: &AppendEntriesRequest<RaftTypes>) -> bool {
+        self.agreed && request.entries.is_empty() && self.network.group != GroupId::METADATA
     }
 
     fn send(&mut self, request: AppendEntriesRequest<RaftTypes>) {

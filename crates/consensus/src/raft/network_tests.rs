@@ -31,7 +31,7 @@ use super::network::{NOTICE_HELD_MAX, PeerNetworkFactory, Peers};
 use super::types::RaftTypes;
 use super::wire::{Answer, RaftLogId, Request, VoteOf, call_of};
 
-const GROUP: GroupId = GroupId::new(7);
+const TOPIC: GroupId = GroupId::new(7);
 const TERM: u64 = 3;
 
 /// What the peer saw of a request: how many entries, and how far the log is committed.
@@ -47,7 +47,7 @@ impl Receiver for Follower {
     fn up(&self, _peer: PeerIdentity, _epoch: LinkEpoch) {}
 
     fn frame(&self, from: PeerIdentity, _epoch: LinkEpoch, lane: Lane, frame: Received) {
-        let Ok(Request::Append(request)) = Request::decode(&frame, GROUP) else {
+        let Ok(Request::Append(request)) = Request::decode(&frame, lane.group) else {
             panic!("only appends are sent here");
         };
         let commit = request.leader_commit.map(|commit| commit.index());
@@ -81,7 +81,7 @@ fn log_id(index: u64) -> RaftLogId {
 fn append(entry: Option<u64>, previous: u64, commit: u64) -> AppendEntriesRequest<RaftTypes> {
     let entry = entry.map(|index| {
         let room = BytesMut::zeroed(ENTRY_HEADER_BYTES);
-        let entry = Entry::seal(room, EntryKind::Blank, GROUP, Term::new(TERM), LogIndex::new(index));
+        let entry = Entry::seal(room, EntryKind::Blank, TOPIC, Term::new(TERM), LogIndex::new(index));
         LogEntry::stored(entry).unwrap()
     });
     AppendEntriesRequest {
@@ -105,7 +105,7 @@ struct Pair {
     _links: [Arc<MemoryLinks>; 2],
 }
 
-fn pair() -> Pair {
+fn pair(group: GroupId) -> Pair {
     let mesh = MemoryMesh::new(MeshOptions::default());
     let join = |node| {
         mesh.join(PeerIdentity {
@@ -125,7 +125,7 @@ fn pair() -> Pair {
     mesh.run(&Environment::system());
     Pair {
         factory: PeerNetworkFactory {
-            group: GROUP,
+            group,
             peers: Some(Peers {
                 calls,
                 snapshots: Arc::new(tokio::sync::Semaphore::new(1)),
@@ -147,7 +147,7 @@ fn requests() -> (
 
 #[tokio::test(start_paused = true)]
 async fn news_of_a_commit_wait_for_entries_to_go_with() {
-    let mut pair = pair();
+    let mut pair = pair(TOPIC);
     let mut network = openraft::RaftNetworkFactory::new_client(&mut pair.factory, 2, &()).await;
     tokio::task::yield_now().await;
     let (sender, input) = requests();
@@ -188,4 +188,21 @@ async fn news_of_a_commit_wait_for_entries_to_go_with() {
     assert!(matches!(answers.next().await, Some(Ok(Ok(_)))));
     assert!(answers.next().await.is_none());
     assert_eq!(pair.seen.recv().await, Some((0, Some(6))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_of_metadata_never_wait() {
+    let mut pair = pair(GroupId::METADATA);
+    let mut network = openraft::RaftNetworkFactory::new_client(&mut pair.factory, 2, &()).await;
+    tokio::task::yield_now().await;
+    let (sender, input) = requests();
+    let option = RPCOption::new(Duration::from_millis(200));
+    let mut answers = network.stream_append(input, option).await.unwrap();
+    let begun = Instant::now();
+    for commit in 4..6 {
+        sender.send(append(None, 5, commit)).unwrap();
+        assert!(matches!(answers.next().await, Some(Ok(Ok(_)))));
+        assert_eq!(pair.seen.recv().await, Some((0, Some(commit))));
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
 }
