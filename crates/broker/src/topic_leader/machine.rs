@@ -244,7 +244,7 @@ impl TopicLeader {
             LeaderInput::Subscribe(subscribe) => self.subscribe(Attaching::Local(subscribe.into())),
             LeaderInput::Ready { subscription, count } => self.ready(ConsumerId::local(subscription), count),
             LeaderInput::LeaseEvents { events } => self.lease_events(&events, now),
-            LeaderInput::Disconnected { subscription, leases } => self.disconnected(subscription, leases, now),
+            LeaderInput::Disconnected { subscription, leases } => self.disconnected(subscription, leases),
             LeaderInput::IsInFlight {
                 subscription,
                 seq,
@@ -829,7 +829,7 @@ impl TopicLeader {
         self.take_turn(id);
     }
 
-    fn disconnected(&mut self, subscription: SubscriptionId, leases: OrphanedLeases, now: Monotonic) {
+    fn disconnected(&mut self, subscription: SubscriptionId, leases: OrphanedLeases) {
         let id = ConsumerId::local(subscription);
         let Some(consumer) = self.consumers.remove(&id) else {
             return;
@@ -859,7 +859,6 @@ impl TopicLeader {
             self.pipeline.command(Event::DeleteChannel { channel }, None);
         } else if !leases.is_empty() {
             self.orphans.push(Orphans { channel, leases });
-            self.expire_orphans(now);
         }
         self.dispatch(channel);
     }

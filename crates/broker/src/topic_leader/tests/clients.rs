@@ -130,7 +130,6 @@ impl History {
         self.lease_events(unwritten);
         let consumer = self.consumers.remove(&id).expect("looked up above");
         self.model.disconnected(&consumer);
-        self.model.expire(self.now);
         let leases = consumer.end();
         self.input(LeaderInput::Disconnected {
             subscription: id,

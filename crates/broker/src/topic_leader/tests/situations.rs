@@ -274,6 +274,33 @@ fn a_fin_of_an_earlier_leadership_takes_the_message_out_of_the_queue() {
 }
 
 #[test]
+fn what_a_lost_consumer_held_runs_out_at_a_step_whoever_else_leaves() {
+    let (mut history, lost) = leading(LeaderLimits::default(), WINDOW, 1);
+    let holds = subscribe(&mut history, "ledger", 1);
+    let holds_nothing = subscribe(&mut history, "archive", 0);
+    publish(&mut history, 2);
+    assert_eq!(take(&mut history, lost), [1]);
+    assert_eq!(take(&mut history, holds), [2]);
+    history.disconnect(lost);
+    history.step();
+    history.now = history.now + Duration::from_secs(1);
+    for id in [holds_nothing, holds] {
+        history.disconnect(id);
+        history.look_at_stats();
+        let stats = stats_of(&mut history, "ledger").expect("the channel is there");
+        assert_eq!(stats.in_flight_count, 2, "only a step looks at the time");
+    }
+    assert!(history.leader.wake_at().is_some_and(|at| at <= history.now));
+    history.step();
+    history.look_at_stats();
+    let stats = stats_of(&mut history, "ledger").expect("the channel is there");
+    assert_eq!(stats.in_flight_count, 0);
+    history.settle();
+    let id = subscribe(&mut history, "ledger", 2);
+    assert_eq!(take(&mut history, id), [1, 2]);
+}
+
+#[test]
 fn without_space_the_leader_sleeps_and_goes_on_by_itself() {
     let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 5);
     publish(&mut history, 1);
