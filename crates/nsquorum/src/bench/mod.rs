@@ -168,7 +168,7 @@ fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         server_version,
-        nsqd_tcp_address: target.tcp_address.clone(),
+        nsqd_tcp_address: target.tcp_address,
         nodes,
         started_unix_s: started,
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")

@@ -59,7 +59,9 @@ pub(super) fn run_side_by_side(
         let started: Vec<_> = (0..loops)
             .map(|_| scope.spawn(|| run(dir, record_bytes, duration)))
             .collect();
-        let ended = started.into_iter().map(|one| one.join().expect("a raw loop does not panic"));
+        let ended = started
+            .into_iter()
+            .map(|one| one.join().expect("a raw loop does not panic"));
         ended.collect::<anyhow::Result<_>>()
     })?;
     let mut latencies = Latencies::default();
@@ -152,7 +154,10 @@ mod tests {
         let duration = Duration::from_millis(100);
         let raw = run_side_by_side(3, dir.path(), 200, duration).unwrap();
         assert!(raw.latencies.count() / 3 == raw.records, "{raw:?}");
-        assert!(raw.elapsed >= duration, "one after the other would each have had less: {raw:?}");
+        assert!(
+            raw.elapsed >= duration,
+            "one after the other would each have had less: {raw:?}"
+        );
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

@@ -227,7 +227,10 @@ impl Verdict {
             (3, Case::OneSync) => [rate(4_000.0), at_most("p50, us", summary.p50_us, 300.0)],
             (3, Case::ManySync) => [rate(45_000.0), None],
             (3, Case::InFlight) => [rate(130_000.0), None],
-            (3, Case::Mpub) => [rate(250_000.0), at_most("slowest publish, us", summary.max_us, 200_000.0)],
+            (3, Case::Mpub) => [
+                rate(250_000.0),
+                at_most("slowest publish, us", summary.max_us, 200_000.0),
+            ],
             (3, Case::EndToEnd) => [
                 at_most("delivery p50, us", summary.p50_us, 1_000.0),
                 at_most("delivery p99, us", summary.p99_us, 8_000.0),

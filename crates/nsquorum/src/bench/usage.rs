@@ -44,7 +44,11 @@ impl Server {
         for address in &self.http_addresses {
             metrics.push(request(address, "GET", "/metrics").await.ok());
         }
-        let metric = |name| sum(metrics.iter().map(|text| text.as_deref().and_then(|text| metric(text, name))));
+        let metric = |name| {
+            sum(metrics
+                .iter()
+                .map(|text| text.as_deref().and_then(|text| metric(text, name))))
+        };
         Usage {
             server_cpu: sum(self.pids.iter().map(|pid| cpu_time(&pid.to_string()))),
             client_cpu: cpu_time("self"),
