@@ -53,7 +53,8 @@ const options = {
 
 const layerNames = (values.transport || 'plain').split('-')
 const layers = {snappy: layerNames.includes('snappy'), deflate: layerNames.includes('deflate')}
-if (layerNames.includes('tls')) Object.assign(layers, {tls: true, ca: [fs.readFileSync(values['tls-root-ca-file'])]})
+// Without verification: nsqjs copies its options, and a copy of a buffer with a certificate is none any more.
+if (layerNames.includes('tls')) Object.assign(layers, {tls: true, tlsVerification: false})
 
 const out = fs.openSync(options.out, 'w')
 let pending = []
