@@ -43,11 +43,15 @@ pub(crate) struct Driver {
     answered: Vec<(Awaited, Result<(), ClientError>)>,
 }
 
-/// Two ticks without a byte in between: the server is gone without having said so.
+/// So many ticks after the last byte the server has been silent for two whole intervals: it is gone without having said so.
+const SILENT_TICKS: u32 = 3;
+
+/// Watches for a server that says nothing any more.
 struct Silence {
     interval: Duration,
     ticks: Interval,
-    heard: bool,
+    /// Ticks since the last byte.
+    ticked: u32,
 }
 
 /// Whether a turn did something, so that another one may do more.
@@ -83,7 +87,7 @@ impl Driver {
             Silence {
                 interval,
                 ticks,
-                heard: true,
+                ticked: 0,
             }
         });
         let (sending, answered) = (BytesMut::new(), Vec::new());
@@ -215,7 +219,7 @@ impl Driver {
             Poll::Ready(Ok(0)) => Err(ClientError::ClosedByServer.into()),
             Poll::Ready(Ok(_)) => {
                 if let Some(silence) = &mut self.silence {
-                    silence.heard = true;
+                    silence.ticked = 0;
                 }
                 self.hand_out()?;
                 Ok(Turn::Progress)
@@ -259,8 +263,11 @@ impl Driver {
         };
         while silence.ticks.poll_tick(cx).is_ready() {
             // What this side refuses to read is not the server's silence.
-            let heard = std::mem::take(&mut silence.heard) || self.shared.lock().reading_stopped;
-            if !heard {
+            silence.ticked = match self.shared.lock().reading_stopped {
+                true => 0,
+                false => silence.ticked + 1,
+            };
+            if silence.ticked >= SILENT_TICKS {
                 return Err(ClientError::Silent(silence.interval * 2).into());
             }
         }

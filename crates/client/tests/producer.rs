@@ -156,6 +156,26 @@ async fn a_silent_server_is_given_up() {
     assert_eq!(error.outcome(), Outcome::Unknown);
 }
 
+/// Only silence of two whole intervals counts: heartbeats and the client's clock do not tick together.
+#[tokio::test]
+async fn a_server_whose_heartbeats_are_late_is_not_given_up() {
+    const INTERVAL: Duration = Duration::from_secs(1);
+    let (producer, mut peer) = producer(IdentifyOptions {
+        heartbeat: Heartbeat::Every(INTERVAL),
+        ..IdentifyOptions::default()
+    })
+    .await;
+    let ack = producer.publish_async(&topic(), b"1").await.unwrap();
+    peer.expect_publish("orders", "1").await;
+    for _ in 0..3 {
+        tokio::time::sleep(INTERVAL * 3 / 2).await;
+        peer.response(b"_heartbeat_").await;
+        peer.expect(b"NOP\n").await;
+    }
+    peer.response(b"OK").await;
+    within(ack).await.unwrap();
+}
+
 #[tokio::test]
 async fn commands_in_flight_are_bounded_in_number() {
     let options = IdentifyOptions {
