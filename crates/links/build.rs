@@ -3,10 +3,11 @@
 use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Relative to this package, where cargo runs this: clones of the project share their builds, and this program with them.
+    let root = Path::new("../../proto");
     let file = root.join("peer.proto");
     println!("cargo::rerun-if-changed={}", file.display());
-    let descriptors = protox::compile([&file], [&root])?;
+    let descriptors = protox::compile([&file], [root])?;
     tonic_prost_build::configure()
         .bytes(".")
         .build_transport(false)
