@@ -89,6 +89,20 @@ def published(run, verdict):
     return sent
 
 
+def as_sent(message, record, sent, body_of, id_of, verdict):
+    """A delivery has an id of its own, and is what was sent. The two dicts of its channel are kept up."""
+    if not ID.match(record["id"]):
+        verdict.fail("ids", f"{message} has no id of 16 hex digits")
+    if record["body"] not in sent:
+        verdict.fail("bodies", f"{message} was never published")
+    elif sent[record["body"]]["sum"] != record["sum"]:
+        verdict.fail("bodies", f"{message} came with another body than it was published with")
+    if body_of.setdefault(record["id"], record["body"]) != record["body"]:
+        verdict.fail("ids", f"{message}: the id came with message {body_of[record['id']]} before")
+    if id_of.setdefault(record["body"], record["id"]) != record["id"]:
+        verdict.fail("once", f"{message} came with id {id_of[record['body']]} too: it is stored twice")
+
+
 def deliveries(run, channel, records, sent, verdict):
     """Each message arrives, unchanged, and again only after a requeue or a timeout; returns id -> deliveries."""
     by_id = {}
@@ -98,16 +112,7 @@ def deliveries(run, channel, records, sent, verdict):
             verdict.fail("client", f"channel {channel}: {record['error'].strip()}")
             continue
         message = f"channel {channel}: message {record['body']} ({record['id']})"
-        if not ID.match(record["id"]):
-            verdict.fail("ids", f"{message} has no id of 16 hex digits")
-        if record["body"] not in sent:
-            verdict.fail("bodies", f"{message} was never published")
-        elif sent[record["body"]]["sum"] != record["sum"]:
-            verdict.fail("bodies", f"{message} came with another body than it was published with")
-        if body_of.setdefault(record["id"], record["body"]) != record["body"]:
-            verdict.fail("ids", f"{message}: the id came with message {body_of[record['id']]} before")
-        if id_of.setdefault(record["body"], record["id"]) != record["id"]:
-            verdict.fail("once", f"{message} came with id {id_of[record['body']]} too: it is stored twice")
+        as_sent(message, record, sent, body_of, id_of, verdict)
         if not run.began_ns <= int(record["timestamp"]) <= run.ended_ns:
             verdict.fail("timestamps", f"{message} has {record['timestamp']}, outside of the run")
         by_id.setdefault(record["id"], []).append(record)

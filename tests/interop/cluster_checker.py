@@ -7,7 +7,7 @@ read and not passed on, and the messages that its consumers held. Everything els
 import itertools
 from dataclasses import dataclass, field
 
-from checker import CLOCK_TOLERANCE_NS, ID, Verdict, dense, same_messages
+from checker import CLOCK_TOLERANCE_NS, Verdict, as_sent, dense, same_messages
 
 SECOND = 1_000_000_000
 # A FIN that was sent so long before its node was killed may not have been in the log yet: it may wait in buffers of the client, the kernel and the node.
@@ -98,16 +98,7 @@ def deliveries(run, channel, records, sent, verdict, causes):
                 verdict.fail("client", f"channel {channel}: {record['error'].strip()}")
             continue
         message = f"channel {channel}: message {record['body']} ({record['id']})"
-        if not ID.match(record["id"]):
-            verdict.fail("ids", f"{message} has no id of 16 hex digits")
-        if record["body"] not in sent:
-            verdict.fail("bodies", f"{message} was never published")
-        elif sent[record["body"]]["sum"] != record["sum"]:
-            verdict.fail("bodies", f"{message} came with another body than it was published with")
-        if body_of.setdefault(record["id"], record["body"]) != record["body"]:
-            verdict.fail("ids", f"{message}: the id came with message {body_of[record['id']]} before")
-        if id_of.setdefault(record["body"], record["id"]) != record["id"]:
-            verdict.fail("once", f"{message} came with id {id_of[record['body']]} too: it is stored twice")
+        as_sent(message, record, sent, body_of, id_of, verdict)
         # A client may have read it before the node died, and looked at it afterwards.
         record["came"] = min(
             [death.killed_ns for death in run.deaths if is_down(death, record["node"], record["at"])], default=record["at"]

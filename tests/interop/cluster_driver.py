@@ -15,15 +15,11 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 
 import checker
 import cluster_checker
-from driver import CLIENTS, START_S, STOP_S, Failed, interrupted, stop
+from driver import CLIENTS, START_S, STOP_S, Failed, interrupted, launch, program, request, stop
 
-HERE = pathlib.Path(__file__).parent
 NODES = 3
 CHANNELS = ("a", "b")
 TOPIC = "interop.cluster"
@@ -32,6 +28,8 @@ STALL_S = 90
 # Between two kills there is time for the node to come back, and for work.
 SECONDS_PER_KILL = 6
 SCRAPE_S = 0.1
+# A node that is killed may leave a request without an answer for as long as it takes.
+ANSWER_S = 10
 REDELIVERIES = re.compile(r'^nsquorum_redeliveries_total\{cause="(\w+)"\} (\d+)', re.M)
 WRITTEN = re.compile(r"^nsquorum_storage_written_entries_total (\d+)", re.M)
 LINKS = re.compile(r"^nsquorum_link_up\{.*\} 1$", re.M)
@@ -165,7 +163,7 @@ class Campaign:
         self.start_cluster()
         nodes = self.nodes()
         for path, names in [("/topic/create", {}), *(("/channel/create", {"channel": name}) for name in CHANNELS)]:
-            request(nodes[0]["http"], path, b"", {"topic": TOPIC, **names})
+            request(nodes[0]["http"], path, b"", {"topic": TOPIC, **names}, ANSWER_S)
         consumers = self.start_consumers(nodes)
         self.wait_subscribed(nodes)
         producers = self.start_producers(nodes)
@@ -287,18 +285,10 @@ class Campaign:
         ]  # fmt: skip
 
     def start(self, name, client, mode, *arguments):
-        command = {
-            "go": [os.environ.get("INTEROP_GO", "go client is not built")],
-            "python": [sys.executable, HERE / "python" / "client.py"],
-            "node": ["node", HERE / "node" / "client.js"],
-        }[client]
         out = self.folder / f"{name}.jsonl"
-        command = [*command, mode, "--topic", TOPIC, "--seed", self.options.seed, "--out", out, "--restarts", *arguments]
-        with open(self.folder / f"{name}.log", "wb") as log:
-            process = subprocess.Popen(
-                [str(part) for part in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
-        process.part = name
+        common = ["--topic", TOPIC, "--seed", self.options.seed, "--out", out, "--restarts"]
+        command = [*program(client), mode, *common, *arguments]
+        process = launch(name, command, self.folder)
         self.started.append(process)
         return process
 
@@ -437,14 +427,7 @@ def is_ready(address):
 
 
 def get(address, path, **parameters):
-    return request(address, path, None, parameters)
-
-
-def request(address, path, body, parameters):
-    url = f"http://{address}{path}?{urllib.parse.urlencode(parameters)}"
-    # A node that is killed may leave a request without an answer for as long as it takes.
-    with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=10) as answer:
-        return answer.read()
+    return request(address, path, None, parameters, ANSWER_S)
 
 
 if __name__ == "__main__":

@@ -173,9 +173,9 @@ class Pair:
 
     def carry_out(self):
         began_ns = time.time_ns()
-        post(self.options, "/topic/create", topic=self.topic)
+        post(self.options.http_address, "/topic/create", topic=self.topic)
         for channel in CHANNELS:
-            post(self.options, "/channel/create", topic=self.topic, channel=channel)
+            post(self.options.http_address, "/channel/create", topic=self.topic, channel=channel)
         if self.late:
             self.wait_for(self.start_producer(), "the producer")
             consumers = self.start_consumers()
@@ -246,13 +246,8 @@ class Pair:
         return consumers
 
     def start(self, name, client, mode, *arguments):
-        command = {
-            "go": [os.environ.get("INTEROP_GO", "go client is not built")],
-            "python": [sys.executable, HERE / "python" / "client.py"],
-            "node": ["node", HERE / "node" / "client.js"],
-        }[client]
         command = [
-            *command,
+            *program(client),
             mode,
             "--topic",
             self.topic,
@@ -266,11 +261,7 @@ class Pair:
             CERTIFICATE,
             *arguments,
         ]
-        with open(self.folder / f"{name}.log", "wb") as log:
-            process = subprocess.Popen(
-                [str(part) for part in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
-        process.part = name
+        process = launch(name, command, self.folder)
         self.started.append(process)
         return process
 
@@ -344,7 +335,12 @@ class Pair:
         if interrupted.is_set():
             raise Failed("interrupted")
         answer = get(
-            self.options, "/stats", format="json", topic=self.topic, include_clients="false", include_mem="false"
+            self.options.http_address,
+            "/stats",
+            format="json",
+            topic=self.topic,
+            include_clients="false",
+            include_mem="false",
         )
         topics = json.loads(answer)["topics"] or []
         if [topic["topic_name"] for topic in topics] != [self.topic]:
@@ -400,17 +396,34 @@ def start_node(options, folder, transports):
     return node
 
 
-def get(options, path, **parameters):
-    return request(options, path, None, parameters)
+def program(client):
+    """The command that runs a client library's program."""
+    return {
+        "go": [os.environ.get("INTEROP_GO", "go client is not built")],
+        "python": [sys.executable, HERE / "python" / "client.py"],
+        "node": ["node", HERE / "node" / "client.js"],
+    }[client]
 
 
-def post(options, path, **parameters):
-    return request(options, path, b"", parameters)
+def launch(name, command, folder):
+    """Starts one part of a run; what it prints goes to its log."""
+    with open(folder / f"{name}.log", "wb") as log:
+        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    process.part = name
+    return process
 
 
-def request(options, path, body, parameters):
-    url = f"http://{options.http_address}{path}?{urllib.parse.urlencode(parameters)}"
-    with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=30) as answer:
+def get(address, path, **parameters):
+    return request(address, path, None, parameters)
+
+
+def post(address, path, **parameters):
+    return request(address, path, b"", parameters)
+
+
+def request(address, path, body, parameters, timeout_s=30):
+    url = f"http://{address}{path}?{urllib.parse.urlencode(parameters)}"
+    with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=timeout_s) as answer:
         return answer.read()
 
 

@@ -13,6 +13,8 @@ mod admission;
 mod cluster_tests;
 #[cfg(test)]
 mod dice;
+#[cfg(test)]
+mod histories;
 mod leases;
 mod node;
 mod outages;

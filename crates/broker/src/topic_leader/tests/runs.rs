@@ -1,12 +1,7 @@
-//! Many random histories.
-//!
-//! `NSQUORUM_HISTORIES` sets how many (300), `NSQUORUM_SEED` the seed of the first (0); history *i* has seed + *i*. The seeds in
-//! `seeds.txt` run first, always. After a failure:
-//! `NSQUORUM_SEED=<seed> NSQUORUM_HISTORIES=1 cargo test -p nsquorum-broker --lib histories`.
-
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+//! Many random histories: 300 unless [`crate::histories`] is told otherwise.
 
 use super::history::History;
+use crate::histories;
 
 /// What a run contained: agreement proves little about what the histories do not contain.
 #[derive(Debug, Default)]
@@ -60,48 +55,16 @@ impl Census {
     }
 }
 
-fn number_from_env(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| {
-        text.parse().unwrap_or_else(|_| panic!("{name} is not a number"))
-    })
-}
-
-fn run(seed: u64, census: &mut Census) {
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let mut history = History::new(seed);
-        history.run();
-        history.finish();
-        history
-    }));
-    match outcome {
-        Ok(history) => census.add(&history),
-        Err(cause) => {
-            eprintln!("history failed; run it again with:");
-            eprintln!("  NSQUORUM_SEED={seed} NSQUORUM_HISTORIES=1 cargo test -p nsquorum-broker --lib histories");
-            eprintln!(
-                "and keep the seed: echo '{seed} # what went wrong' >> crates/broker/src/topic_leader/tests/seeds.txt"
-            );
-            resume_unwind(cause);
-        }
-    }
-}
-
 #[test]
 fn random_histories_keep_every_promise() {
     let mut census = Census::default();
-    for line in include_str!("seeds.txt").lines() {
-        let seed = line.split('#').next().unwrap_or_default().trim();
-        if !seed.is_empty() {
-            run(seed.parse().expect("a seed is a number"), &mut census);
-        }
-    }
-    let (base, histories) = (
-        number_from_env("NSQUORUM_SEED", 0),
-        number_from_env("NSQUORUM_HISTORIES", 300),
-    );
-    for seed in (0..histories).map(|i| base.wrapping_add(i)) {
-        run(seed, &mut census);
-    }
+    let kept = include_str!("seeds.txt");
+    let (histories, base) = histories::run_all(kept, "topic_leader/tests/seeds.txt", 300, |seed| {
+        let mut history = History::new(seed);
+        history.run();
+        history.finish();
+        census.add(&history);
+    });
     println!("{histories} histories from seed {base}: {census:?}");
     if histories >= 100 {
         census.assert_rich(histories);
