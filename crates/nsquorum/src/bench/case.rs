@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use nsquorum_protocol::TopicName;
 
+use super::consumed;
 use super::deliver::{self, EndToEndLoad};
 use super::publish::{self, PublishLoad};
 use super::target::Target;
@@ -21,6 +22,8 @@ pub(crate) enum Case {
     InFlight,
     /// MPUB of 200 messages on 8 connections, each synchronous.
     Mpub,
+    /// The same while consumers finish everything.
+    MpubConsumed,
     /// End-to-end latency of publish and consume at a fixed rate.
     EndToEnd,
     /// Consuming a backlog.
@@ -41,11 +44,12 @@ pub(super) struct Settings {
 }
 
 impl Case {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::OneSync,
         Self::ManySync,
         Self::InFlight,
         Self::Mpub,
+        Self::MpubConsumed,
         Self::EndToEnd,
         Self::Drain,
     ];
@@ -57,6 +61,7 @@ impl Case {
             Self::ManySync => "many-sync",
             Self::InFlight => "in-flight",
             Self::Mpub => "mpub",
+            Self::MpubConsumed => "mpub-consumed",
             Self::EndToEnd => "end-to-end",
             Self::Drain => "drain",
         }
@@ -66,7 +71,7 @@ impl Case {
     pub(super) fn latency_of(self) -> &'static str {
         match self {
             Self::OneSync | Self::ManySync | Self::InFlight => "PUB to OK",
-            Self::Mpub => "MPUB to OK, per command",
+            Self::Mpub | Self::MpubConsumed => "MPUB to OK, per command",
             Self::EndToEnd => "time due to delivery",
             Self::Drain => "gap between arrivals on one connection",
         }
@@ -77,7 +82,7 @@ impl Case {
             Self::OneSync => (1, 1, 1),
             Self::ManySync => (64, 1, 1),
             Self::InFlight => (4, 128, 1),
-            Self::Mpub => (8, 1, 200),
+            Self::Mpub | Self::MpubConsumed => (8, 1, 200),
             Self::EndToEnd | Self::Drain => return None,
         };
         Some(PublishLoad {
@@ -117,6 +122,17 @@ impl Case {
             Self::Drain => {
                 let (messages, bytes) = (settings.drain_messages, settings.message_bytes);
                 deliver::drain(target, topic, messages, bytes, settings.stall_max).await
+            }
+            Self::MpubConsumed => {
+                let load = self.publish_load(settings).expect("this case publishes");
+                consumed::run(
+                    target,
+                    topic,
+                    load,
+                    (settings.warm_up, settings.length),
+                    settings.stall_max,
+                )
+                .await
             }
             Self::OneSync | Self::ManySync | Self::InFlight | Self::Mpub => {
                 let load = self.publish_load(settings).expect("these cases publish");

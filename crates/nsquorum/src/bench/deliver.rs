@@ -21,7 +21,7 @@ use super::window::{Measured, Meter, Window};
 pub(super) const STAMP_BYTES: usize = 16;
 
 /// RDY of the consumers; the server's maximum if that is lower.
-const READY: u32 = 2_500;
+pub(super) const READY: u32 = 2_500;
 
 /// Connections that fill and drain a backlog.
 const DRAIN_CONNECTIONS: u64 = 4;
@@ -205,6 +205,7 @@ pub(super) async fn end_to_end(target: &Target, topic: &TopicName, load: EndToEn
         elapsed: window.length(),
         latencies,
         publish_latencies: Some(publish_latencies),
+        consumed: None,
         redeliveries: arrivals.redeliveries.into_inner(),
         cost,
     })
@@ -222,7 +223,7 @@ async fn oldest(unanswered: &mut VecDeque<(Instant, PublishAck)>) -> Result<Inst
     Ok(due)
 }
 
-fn message(event: Event) -> anyhow::Result<Message> {
+pub(super) fn message(event: Event) -> anyhow::Result<Message> {
     match event {
         Event::Message(message) => Ok(message),
         Event::Refused(error) => anyhow::bail!("the server refused a FIN: {error}"),
@@ -281,6 +282,7 @@ pub(super) async fn drain(
         elapsed: end - start,
         latencies,
         publish_latencies: None,
+        consumed: None,
         redeliveries: arrivals.redeliveries.load(Ordering::Relaxed),
         cost,
     })

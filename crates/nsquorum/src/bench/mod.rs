@@ -13,6 +13,7 @@
 //! thread drives more than a million messages a second.
 
 mod case;
+mod consumed;
 mod deliver;
 mod latency;
 #[cfg(test)]
@@ -324,13 +325,19 @@ mod tests {
                 assert!(run["raw"]["rate_per_s_after"].as_f64().unwrap() > 0.0, "{case}");
                 assert!(run["server_cpu_s_per_million"].as_f64().is_some(), "{case}");
                 assert!(run["fsyncs_per_1000_messages"].is_null(), "{case}");
-                assert_eq!(run["raw_command"].is_null(), expected != Case::Mpub, "{case}");
+                let mpub = matches!(expected, Case::Mpub | Case::MpubConsumed);
+                assert_eq!(run["raw_command"].is_null(), !mpub, "{case}");
+                assert_eq!(
+                    run["consumed_per_s"].is_null(),
+                    expected != Case::MpubConsumed,
+                    "{case}"
+                );
                 assert_eq!(run["publish_latency"].is_null(), expected != Case::EndToEnd, "{case}");
             }
         }
         // 0.2 s at 2,000/s, whatever the machine: the schedule does not depend on the server.
-        assert_eq!(report.cases[4].runs[0].messages, 400);
-        assert_eq!(report.cases[5].runs[0].messages, 5001);
+        assert_eq!(report.cases[5].runs[0].messages, 400);
+        assert_eq!(report.cases[6].runs[0].messages, 5001);
         let text = table::render(&report);
         for case in Case::ALL {
             assert!(text.contains(case.name()), "{text}");
@@ -343,6 +350,7 @@ mod tests {
         for (case, text) in [
             ("drain", "5000 of 5001 messages"),
             ("end-to-end", "messages came, then none in 2s"),
+            ("mpub-consumed", "messages came, then none in 2s"),
         ] {
             let mut more = SHORT.to_vec();
             more.extend(["--case", case, "--stall-seconds", "2"]);

@@ -27,6 +27,15 @@ pub(super) struct PublishLoad {
     pub(super) message_bytes: usize,
 }
 
+/// What publishers did.
+#[derive(Default, Debug)]
+pub(super) struct Published {
+    /// From PUB or MPUB to its answer, of the commands that were answered inside the window.
+    pub(super) latencies: Latencies,
+    /// All that were answered, the warm-up's too.
+    pub(super) messages: u64,
+}
+
 /// Runs the load until the window is over.
 pub(super) async fn run(
     target: &Target,
@@ -34,39 +43,56 @@ pub(super) async fn run(
     load: PublishLoad,
     window: impl FnOnce() -> Window,
 ) -> anyhow::Result<Measured> {
-    let mut producers = Vec::with_capacity(load.connections);
-    for _ in 0..load.connections {
-        producers.push(target.connect().await?.into_producer());
-    }
+    let producers = connect(target, load).await?;
     // All connections stand before the time runs.
     let window = window();
-    let mut workers = JoinSet::new();
-    for producer in producers {
-        workers.spawn(publish(producer, topic.clone(), load, window));
-    }
-    let collect = async {
-        let mut latencies = Latencies::default();
-        while let Some(worker) = workers.join_next().await {
-            latencies.merge(&worker??);
-        }
-        anyhow::Ok(latencies)
-    };
     let cost = async { Ok(window.observe(&target.server).await) };
-    let (latencies, cost) = tokio::try_join!(collect, cost)?;
+    let (published, cost) = tokio::try_join!(publish_all(producers, topic, load, window), cost)?;
+    let latencies = published.latencies;
     Ok(Measured {
         messages: latencies.count() * load.batch as u64,
         elapsed: window.length(),
         latencies,
         publish_latencies: None,
+        consumed: None,
         redeliveries: 0,
         cost,
     })
 }
 
+/// The connections of a load.
+pub(super) async fn connect(target: &Target, load: PublishLoad) -> anyhow::Result<Vec<Producer>> {
+    let mut producers = Vec::with_capacity(load.connections);
+    for _ in 0..load.connections {
+        producers.push(target.connect().await?.into_producer());
+    }
+    Ok(producers)
+}
+
+/// Publishes over all connections until the window is over.
+pub(super) async fn publish_all(
+    producers: Vec<Producer>,
+    topic: &TopicName,
+    load: PublishLoad,
+    window: Window,
+) -> anyhow::Result<Published> {
+    let mut workers = JoinSet::new();
+    for producer in producers {
+        workers.spawn(publish(producer, topic.clone(), load, window));
+    }
+    let mut all = Published::default();
+    while let Some(worker) = workers.join_next().await {
+        let one = worker??;
+        all.latencies.merge(&one.latencies);
+        all.messages += one.messages;
+    }
+    Ok(all)
+}
+
 /// One connection's loop: keeps its commands in flight and takes the answers in their order, which is that of sending.
-async fn publish(producer: Producer, topic: TopicName, load: PublishLoad, window: Window) -> anyhow::Result<Latencies> {
+async fn publish(producer: Producer, topic: TopicName, load: PublishLoad, window: Window) -> anyhow::Result<Published> {
     let bodies = vec![vec![b'x'; load.message_bytes]; load.batch];
-    let mut latencies = Latencies::default();
+    let mut published = Published::default();
     let mut unanswered: VecDeque<(Instant, PublishAck)> = VecDeque::with_capacity(load.in_flight);
     let mut now = Instant::now();
     loop {
@@ -82,10 +108,11 @@ async fn publish(producer: Producer, topic: TopicName, load: PublishLoad, window
         };
         ack.await?;
         now = Instant::now();
+        published.messages += load.batch as u64;
         if window.contains(now) {
-            latencies.record(now - sent);
+            published.latencies.record(now - sent);
         }
     }
     producer.close().await?;
-    Ok(latencies)
+    Ok(published)
 }

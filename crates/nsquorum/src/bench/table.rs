@@ -102,6 +102,27 @@ pub(super) fn render(report: &Report) -> String {
             let p50 = number(p50.median);
             let _ = writeln!(text, "  raw loop with a record of a whole command: p50 {p50} us.");
         }
+        if let Some(consumed) = case.summary.consumed_per_s {
+            let (consumed, min, max) = (number(consumed.median), number(consumed.min), number(consumed.max));
+            let _ = writeln!(text, "  consumed meanwhile: {consumed}/s ({min}..{max}).");
+        }
+        let of = &case.summary;
+        let figures = [
+            of.batch_messages,
+            of.batch_fsyncs,
+            of.batch_frames,
+            of.batch_wake_ups,
+            of.batch_purged,
+        ];
+        if let [Some(messages), Some(fsyncs), Some(frames), Some(wake_ups), Some(purged)] =
+            figures.map(|figure| Some(number(figure?.median)))
+        {
+            let _ = writeln!(
+                text,
+                "  a batch of {messages} messages: {fsyncs} syncs, {frames} frames between nodes, {wake_ups} wake-ups of threads, \
+                 {purged} entries deleted."
+            );
+        }
         let redeliveries: u64 = case.runs.iter().map(|run| run.redeliveries).sum();
         if redeliveries > 0 {
             let _ = writeln!(text, "  {redeliveries} redeliveries.");

@@ -15,6 +15,16 @@ const FSYNCS_METRIC: &str = "nsquorum_storage_fsyncs_total";
 /// The metric with the bytes that were written to storage.
 const WRITTEN_METRIC: &str = "nsquorum_storage_written_bytes_total";
 
+/// The metric with the topics' batches: its count, and its sum of messages.
+const BATCHES_METRIC: &str = "nsquorum_batch_messages_count";
+const BATCH_MESSAGES_METRIC: &str = "nsquorum_batch_messages_sum";
+
+/// The metric with the entries that were deleted from logs.
+const PURGED_METRIC: &str = "nsquorum_storage_purged_entries_total";
+
+/// The metric with the frames between nodes.
+const FRAMES_METRIC: &str = "nsquorum_link_sent_frames_total";
+
 /// The unit of CPU times in `/proc`: USER_HZ, 100 per second on every Linux ABI that this builds for.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -34,6 +44,12 @@ pub(super) struct Usage {
     pub(super) client_cpu: Option<Duration>,
     pub(super) fsyncs: Option<f64>,
     pub(super) written_bytes: Option<f64>,
+    pub(super) batches: Option<f64>,
+    pub(super) batch_messages: Option<f64>,
+    pub(super) purged_entries: Option<f64>,
+    pub(super) frames: Option<f64>,
+    /// Of threads that live: a thread that has ended takes its count along.
+    pub(super) wake_ups: Option<f64>,
 }
 
 impl Server {
@@ -44,16 +60,26 @@ impl Server {
         for address in &self.http_addresses {
             metrics.push(request(address, "GET", "/metrics").await.ok());
         }
-        let metric = |name| {
+        let metric_of_all = |name| {
             sum(metrics
                 .iter()
                 .map(|text| text.as_deref().and_then(|text| metric(text, name))))
         };
+        // A node has these only once it has led a topic, or sent something.
+        let metric_of_some = |name| {
+            let values = metrics.iter().flatten().filter_map(|text| metric(text, name));
+            values.reduce(|sum, value| sum + value)
+        };
         Usage {
             server_cpu: sum(self.pids.iter().map(|pid| cpu_time(&pid.to_string()))),
             client_cpu: cpu_time("self"),
-            fsyncs: metric(FSYNCS_METRIC),
-            written_bytes: metric(WRITTEN_METRIC),
+            fsyncs: metric_of_all(FSYNCS_METRIC),
+            written_bytes: metric_of_all(WRITTEN_METRIC),
+            batches: metric_of_some(BATCHES_METRIC),
+            batch_messages: metric_of_some(BATCH_MESSAGES_METRIC),
+            purged_entries: metric_of_some(PURGED_METRIC),
+            frames: metric_of_some(FRAMES_METRIC),
+            wake_ups: sum(self.pids.iter().map(|pid| wake_ups(*pid))),
         }
     }
 
@@ -88,11 +114,18 @@ impl Usage {
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let time = |now: Option<Duration>, then: Option<Duration>| Some(now?.saturating_sub(then?));
         let count = |now: Option<f64>, then: Option<f64>| Some(now? - then?);
+        // These appear with what they count.
+        let since_start = |now: Option<f64>, then: Option<f64>| Some(now? - then.unwrap_or(0.0));
         Self {
             server_cpu: time(self.server_cpu, earlier.server_cpu),
             client_cpu: time(self.client_cpu, earlier.client_cpu),
             fsyncs: count(self.fsyncs, earlier.fsyncs),
             written_bytes: count(self.written_bytes, earlier.written_bytes),
+            batches: since_start(self.batches, earlier.batches),
+            batch_messages: since_start(self.batch_messages, earlier.batch_messages),
+            purged_entries: since_start(self.purged_entries, earlier.purged_entries),
+            frames: since_start(self.frames, earlier.frames),
+            wake_ups: count(self.wake_ups, earlier.wake_ups),
         }
     }
 }
@@ -114,6 +147,19 @@ fn parse_cpu_time(stat: &str) -> Option<Duration> {
     let user: u32 = after_name.next()?.parse().ok()?;
     let system: u32 = after_name.next()?.parse().ok()?;
     TICK.checked_mul(user.checked_add(system)?)
+}
+
+/// How often the threads of a process slept: each time, something had to wake them.
+fn wake_ups(pid: u32) -> Option<f64> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let slept = |path: std::path::PathBuf| {
+        let status = fs::read_to_string(path.join("status")).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse::<f64>().ok()
+    };
+    Some(threads.flatten().filter_map(|thread| slept(thread.path())).sum())
 }
 
 /// A line such as `VmHWM:     5120 kB` of `/proc/PID/status`.

@@ -86,6 +86,8 @@ pub(super) struct Measured {
     pub(super) latencies: Latencies,
     /// Publish to answer, where `latencies` is something else.
     pub(super) publish_latencies: Option<Latencies>,
+    /// Messages that were delivered and finished inside the stretch, where `messages` are those that were published.
+    pub(super) consumed: Option<u64>,
     /// Deliveries after the first of the same message.
     pub(super) redeliveries: u64,
     pub(super) cost: Cost,

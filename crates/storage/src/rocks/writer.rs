@@ -299,6 +299,7 @@ impl<E: Engine> Writer<E> {
         metrics::counter!("nsquorum_storage_fsyncs_total").increment(1);
         metrics::counter!("nsquorum_storage_written_bytes_total").increment(batch.bytes);
         metrics::counter!("nsquorum_storage_written_entries_total").increment(batch.entries);
+        metrics::counter!("nsquorum_storage_purged_entries_total").increment(batch.purged_entries);
         metrics::histogram!("nsquorum_storage_sync_seconds").record(took.as_secs_f64());
         metrics::histogram!("nsquorum_storage_batch_bytes").record(batch.bytes as f64);
         metrics::histogram!("nsquorum_storage_batch_entries").record(batch.entries as f64);

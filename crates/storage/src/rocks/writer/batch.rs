@@ -50,6 +50,7 @@ pub(in super::super) struct Batch {
     pub(in super::super) writes: Vec<Write>,
     pub(in super::super) bytes: u64,
     pub(in super::super) entries: u64,
+    pub(in super::super) purged_entries: u64,
 }
 
 /// The disk as the writer sees it. A trait so that tests can hold a sync, fail it, and look at what was written.
@@ -162,6 +163,7 @@ impl Gathering {
                 self.put_state(StateKey::Purged(id), layout::encode_log_id(*up_to));
                 if let Some((from, to)) = *range {
                     self.delete_entries(id, from, to);
+                    self.batch.purged_entries += to.get().saturating_sub(from.get());
                 }
                 let mut state = group.state.lock();
                 state.batched_last = state.batched_last.max(Some(up_to.index));
