@@ -1,5 +1,7 @@
 //! What reaches a topic leader.
 
+use std::sync::Arc;
+
 use nsquorum_environment::Monotonic;
 use nsquorum_links::Received;
 use nsquorum_protocol::ChannelName;
@@ -66,7 +68,7 @@ pub(crate) enum Held {
     /// The node's room for unanswered publishes.
     Room { _admitted: Admitted },
     /// The credit of the lane that they came over.
-    Credit { _frame: Received },
+    Credit { _frame: Arc<Received> },
 }
 
 impl From<Option<Admitted>> for Held {

@@ -1,5 +1,7 @@
 //! The two machines of a topic on one node, and who of them gets what.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use nsquorum_consensus::{LeaderLocation, TopicEvent};
 use nsquorum_environment::Monotonic;
@@ -11,7 +13,7 @@ use super::input::{Held, TopicInput};
 use super::machine::{Ended, TopicLeader};
 use super::nodes::PeerLink;
 use crate::router::TopicRouter;
-use crate::wire::{Framed, FromLeader, ToLeader, is_from_leader};
+use crate::wire::{Framed, FromLeader, ToLeader, WireError, is_from_leader, unbundle};
 
 /// The two machines of a topic on this node.
 pub(crate) struct Machines {
@@ -110,17 +112,31 @@ impl Machines {
     }
 
     fn frame(&mut self, from: SessionId, frame: Received, now: Monotonic) {
-        let bytes = Bytes::clone(&frame);
-        let result = if is_from_leader(&bytes) {
-            Framed::<FromLeader>::parse(bytes).map(|parsed| self.frame_from_leader(from, parsed, now))
-        } else {
-            let held = Held::Credit { _frame: frame };
-            Framed::<ToLeader>::parse(bytes).map(|parsed| self.leader.frame(from, parsed, held, now))
-        };
+        let frame = Arc::new(frame);
+        let result = unbundle(Bytes::clone(&frame)).and_then(|parts| {
+            parts
+                .into_iter()
+                .try_for_each(|part| self.part(from, part, &frame, now))
+        });
         if let Err(error) = result {
             tracing::error!(node = from.node.get(), %error, "a frame of another node cannot be read: is it of the same version?");
             metrics::counter!("nsquorum_broker_frames_unreadable_total").increment(1);
         }
+    }
+
+    /// Takes one frame of those that came together; their credit goes back when the last of them takes no room any more.
+    fn part(&mut self, from: SessionId, part: Bytes, frame: &Arc<Received>, now: Monotonic) -> Result<(), WireError> {
+        if is_from_leader(&part) {
+            let parsed = Framed::<FromLeader>::parse(part)?;
+            self.frame_from_leader(from, parsed, now);
+        } else {
+            let parsed = Framed::<ToLeader>::parse(part)?;
+            let held = Held::Credit {
+                _frame: Arc::clone(frame),
+            };
+            self.leader.frame(from, parsed, held, now);
+        }
+        Ok(())
     }
 
     fn frame_from_leader(&mut self, from: SessionId, frame: Framed<FromLeader>, now: Monotonic) {

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use nsquorum_consensus::{Cluster, LeaderLocation, TopicEvent, TopicGroup, TopicLog};
 use nsquorum_environment::{Environment, Monotonic};
-use nsquorum_links::{Class, Frame};
 use nsquorum_protocol::TopicName;
 use nsquorum_storage::{EntryKind, SpaceState};
-use nsquorum_topic::{GroupId, NodeId, Seq};
+use nsquorum_topic::{GroupId, Seq};
 use tokio::sync::{mpsc, watch};
 
 use super::inbox::TopicInbox;
@@ -20,6 +19,7 @@ use super::reader::{ReaderDone, ReaderJob};
 use crate::peers::Peers;
 use crate::publish::PublishError;
 use crate::router::{RouterOutput, TopicRouter};
+use crate::wire::{Bundles, Parcel};
 
 /// Inputs taken before the machine steps: one entry's worth.
 const INPUTS_PER_STEP_MAX: usize = 4096;
@@ -106,6 +106,7 @@ impl LeaderShell {
         let TopicGroup { log, mut events, .. } = topic;
         let (reads, mut reads_done) = mpsc::unbounded_channel();
         let mut inputs = Vec::new();
+        let mut bundles = Bundles::default();
         let mut window_bytes = 0;
         let mut events_open = true;
         // A node that is alone has nobody to look for.
@@ -161,14 +162,14 @@ impl LeaderShell {
                 machines.input(input, now);
             }
             for output in machines.leader.step(now) {
-                self.carry_out(output, &*log, &log, &reads).await;
+                self.carry_out(output, &*log, &log, &reads, &mut bundles).await;
             }
             if let Some(router) = &mut machines.router {
                 for RouterOutput::Send { to, frame } in router.step(now) {
-                    let class = frame.content.class();
-                    self.transmit(to, class, frame.encode());
+                    bundles.push(to, frame.content.class(), frame.encode());
                 }
             }
+            self.transmit(&mut bundles);
             machines.tell_flushed(now);
             let bytes = machines.leader.window_bytes();
             machines
@@ -185,23 +186,22 @@ impl LeaderShell {
         log: &dyn TopicLog,
         shared_log: &Arc<dyn TopicLog>,
         reads: &mpsc::UnboundedSender<ReaderDone>,
+        bundles: &mut Bundles,
     ) {
         match output {
             Output::Propose { term, buffer, ticket } => log.propose(term, EntryKind::TopicBatch, buffer, ticket).await,
             Output::Read(job) => self.read(job, shared_log, reads),
             Output::TopicDeleted { last_seq } => self.report_deletion(last_seq),
-            Output::Send { to, frame } => {
-                let class = frame.content.class();
-                self.transmit(to, class, frame.encode());
-            }
+            Output::Send { to, frame } => bundles.push(to, frame.content.class(), frame.encode()),
         }
     }
 
-    fn transmit(&self, to: NodeId, class: Class, frame: Frame) {
-        if let Some(peers) = &self.peers
-            && let Some(sending) = peers.send(to, self.group, class, frame)
-        {
-            self.environment.spawn.spawn(sending);
+    fn transmit(&self, bundles: &mut Bundles) {
+        let Some(peers) = &self.peers else { return };
+        for Parcel { to, class, frame } in bundles.take() {
+            if let Some(sending) = peers.send(to, self.group, class, frame) {
+                self.environment.spawn.spawn(sending);
+            }
         }
     }
 

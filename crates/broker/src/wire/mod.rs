@@ -12,6 +12,7 @@
 //! they entered the cluster; they are slices of the frame. Parsing never panics and never allocates more than the frame has bytes.
 
 mod association;
+mod bundle;
 mod from_leader;
 mod parts;
 mod read;
@@ -21,6 +22,7 @@ mod to_leader;
 mod tests;
 
 pub(crate) use association::{Association, Place};
+pub(crate) use bundle::{Bundles, Parcel, unbundle};
 pub(crate) use from_leader::is_from_leader;
 
 use nsquorum_links::Class;

@@ -17,7 +17,7 @@ use crate::publish::PublishError;
 use crate::stats::{ChannelStats, ClientDescription, SubscriptionStats, TopicStats};
 use crate::subscription::{SubscribeError, SubscriptionId, SubscriptionOptions};
 
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 /// Bodies up to this many bytes are gathered into one piece; larger ones stay where they are.
 const GATHERED_BODY_BYTES_MAX: usize = 4096;
 
@@ -50,16 +50,21 @@ pub(super) fn header(reader: &mut Reader) -> Result<(u8, Header), WireError> {
 pub(super) fn frame<'a>(head: Vec<u8>, bodies: impl Iterator<Item = &'a Bytes>) -> Frame {
     let mut pieces = Vec::new();
     let mut gathered = head;
+    append(&mut pieces, &mut gathered, bodies);
+    pieces.push(Bytes::from(gathered));
+    Frame::from(pieces)
+}
+
+/// Appends bytes to those that are gathered; long ones become pieces of their own.
+pub(super) fn append<'a>(pieces: &mut Vec<Bytes>, gathered: &mut Vec<u8>, bodies: impl Iterator<Item = &'a Bytes>) {
     for body in bodies {
         if body.len() <= GATHERED_BODY_BYTES_MAX {
             gathered.extend_from_slice(body);
         } else {
-            pieces.push(Bytes::from(std::mem::take(&mut gathered)));
+            pieces.push(Bytes::from(std::mem::take(gathered)));
             pieces.push(body.clone());
         }
     }
-    pieces.push(Bytes::from(gathered));
-    Frame::from(pieces)
 }
 
 pub(super) fn put_count(out: &mut Vec<u8>, count: usize) {

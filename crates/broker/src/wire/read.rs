@@ -15,6 +15,10 @@ impl Reader {
         Self { rest: frame }
     }
 
+    pub(super) const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// A slice of the frame, not a copy.
     pub(super) fn take(&mut self, len: usize, what: &'static str) -> Result<Bytes, WireError> {
         if len > self.rest.len() {
