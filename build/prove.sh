@@ -50,7 +50,7 @@ line_damage() { NSQUORUM_FLIPS=1000 node_test damage; }                         
 line_bench() { build/bench.sh --runs 5 --json "$(place bench).json"; }                          # acceptance 6
 line_cluster_bench() {                                                                         # three replicas 8
     build/bench.sh --nodes 3 --runs 5 --json "$(place cluster-bench).json"
-    build/bench.sh --nodes 3 --runs 1 --seconds 60 --case mpub --json "$(place cluster-bench)-60s.json"
+    build/bench.sh --nodes 3 --runs 1 --seconds 60 --case mpub-consumed --json "$(place cluster-bench)-60s.json"
 }
 line_disk_full() { NSQUORUM_FULL_DISKS=20 node_test disk_full; }                                                 # acceptance 7
 line_memory() { NSQUORUM_BACKLOG=1000000 node_test memory; }                                 # acceptance 7
