@@ -16,6 +16,7 @@ mod deletions;
 mod dice;
 #[cfg(test)]
 mod histories;
+mod held;
 mod leases;
 mod node;
 mod outages;
@@ -28,6 +29,7 @@ mod topic_leader;
 mod wire;
 
 pub use admission::{Admission, Admitted};
+pub use held::HeldTopics;
 pub use leases::{Delivery, DeliveryToken, Emptied, LeaseEvent, LeaseOutcome, LeaseTable, NotHeld, OrphanedLeases};
 pub use nsquorum_consensus::{
     ClusterStatus, GroupStatus, LeaderLocation, Liveness, NodeDescription, NodeIdentity, NodeStatus, ReplicaProgress,

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::admission::{Admission, Admitted};
 use crate::deletions::Deletions;
+use crate::held::HeldTopics;
 use crate::outages::Outages;
 use crate::peers::Peers;
 use crate::publish::{PublishError, PublishTicket};
@@ -356,6 +357,11 @@ impl Broker {
             return BTreeMap::new();
         };
         cluster.metadata().borrow().tombstoned_replicas(topic, now).collect()
+    }
+
+    /// The topics whose replicas this node holds; `None` while it recovers.
+    pub fn held_topics(&self) -> Option<HeldTopics> {
+        self.0.cluster.get().map(|cluster| HeldTopics::new(&**cluster))
     }
 
     /// This node; `None` while it recovers.

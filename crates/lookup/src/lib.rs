@@ -3,8 +3,9 @@
 //! A node knows its cluster's topics and channels, so discovery of them needs no second process: consumers that are pointed at any node's
 //! HTTP port find all replicas of a topic as its producers. Nodes that have not answered this one for five seconds are left out until they
 //! do. Beside them stand stock nsqds that have registered here, so a fleet can move over piece by piece. [`LookupService`] is the same without a
-//! node.
+//! node. [`Announcer`] is the other way round: a node that registers with nsqlookupds elsewhere.
 
+mod announcing;
 mod answers;
 mod description;
 mod directory;
@@ -15,6 +16,7 @@ mod routes;
 mod service;
 mod tcp;
 
+pub use announcing::Announcer;
 pub use description::ProducerDescription;
 pub use directory::Directory;
 pub use http::LookupFrontend;

@@ -16,7 +16,7 @@ use nsquorum_environment::Environment;
 use nsquorum_frontend::tls::{ClientTls, ServerTls};
 use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, TcpServer};
 use nsquorum_http::{Gate, Listener, StopSignal, StopSource, TlsRequired};
-use nsquorum_lookup::{Directory, LookupFrontend, LookupServer};
+use nsquorum_lookup::{Announcer, Directory, LookupFrontend, LookupServer, ProducerDescription};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -170,6 +170,7 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
 
     let registry = ConnectionRegistry::default();
     let broker = node.broker();
+    let description = ProducerDescription::from(description);
     let ports = (addresses.tcp.port(), addresses.http.port());
     gates.http.open(HttpFrontend::new(
         broker.clone(),
@@ -180,7 +181,11 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
     ));
     gates
         .lookup_http
-        .open(LookupFrontend::of_node(directory, broker.clone(), description.into()));
+        .open(LookupFrontend::of_node(directory, broker.clone(), description.clone()));
+    if let Some(held) = broker.held_topics() {
+        let announcer = Announcer::new(args.lookup.lookupd_tcp_address.clone());
+        servers.spawn(announcer.run(held, description, stopped.clone()));
+    }
     servers.spawn(TcpServer::new(broker, Arc::clone(&config), registry).serve(tcp, stopped.clone()));
     servers.spawn(fold_metrics(prometheus, stopped));
     if let Some(path) = &args.ports_file {

@@ -16,6 +16,9 @@ pub(crate) struct LookupArgs {
     /// Address for nsqlookupd's TCP interface, where stock nsqds may register; empty to have none.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4160")]
     pub(crate) lookup_tcp_address: String,
+    /// An nsqlookupd elsewhere that this node registers with as nsqd does; repeat for several.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) lookupd_tcp_address: Vec<String>,
     /// How long an nsqd that has registered here is listed after its last ping.
     #[arg(long, value_name = "DURATION", default_value = "300s", value_parser = duration::parse)]
     inactive_producer_timeout: Duration,
