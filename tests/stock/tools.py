@@ -94,10 +94,10 @@ def free_port():
 class Cluster:
     """So many nodes under `nsquorum up`."""
 
-    def __init__(self, binary, folder, nodes):
+    def __init__(self, binary, folder, nodes, flags=()):
         self.count = nodes
         self.log = folder / "up.log"
-        argv = [binary, "up", "--dir", folder / "cluster", "--nodes", nodes, "--base-port", free_base(nodes)]
+        argv = [binary, "up", "--dir", folder / "cluster", "--nodes", nodes, "--base-port", free_base(nodes), "--", *flags]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([str(part) for part in argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         file = folder / "cluster" / "cluster.json"
@@ -247,8 +247,12 @@ class Run:
 
     def __init__(self, options, nodes, folder):
         self.options, self.folder = options, folder
-        self.cluster = Cluster(options.binary, folder, nodes)
         self.started = []
+        # A stock nsqlookupd that the nodes register with.
+        tcp, http_port = free_port(), free_port()
+        self.nsqlookupd = f"127.0.0.1:{http_port}"
+        self.tool("nsqlookupd", f"--tcp-address=127.0.0.1:{tcp}", f"--http-address={self.nsqlookupd}", "--broadcast-address=127.0.0.1")
+        self.cluster = Cluster(options.binary, folder, nodes, [f"--lookupd-tcp-address=127.0.0.1:{tcp}"])
 
     def tool(self, name, *arguments, out=None, stdin=subprocess.DEVNULL):
         log = (self.folder / f"{name}.log").open("ab")
@@ -581,7 +585,80 @@ def stat(run):
         check(figures[2] == figures[9] == len(expected), f"nsq_stat {where[0]}: {figures}, not {len(expected)}")
 
 
-TOOLS = [to_file, to_http, to_nsq_to_nsq, tail, stat]
+# === discovery beside stock programs ===
+
+
+def at_stock_nsqlookupd(run):
+    """The nodes register with a stock nsqlookupd, and consumers that know only that one find them."""
+    cluster = run.cluster
+    cluster.create("elsewhere", "c")
+
+    def registered():
+        status, answer = call(run.nsqlookupd, "GET", "/lookup?topic=elsewhere")
+        found = json.loads(answer)
+        is_so = status == 200 and len(found["producers"]) == cluster.count and found["channels"] == ["c"]
+        return True if is_so else found
+
+    until(registered, "every node and the channel are registered")
+    ports = {found["tcp_port"] for found in get_json(run.nsqlookupd, "/nodes")["producers"]}
+    check(ports == {int(address.rsplit(":", 1)[1]) for address in cluster.every("tcp")}, f"registered: {ports}")
+    expected = published(run, "elsewhere")
+    out = run.folder / "elsewhere.txt"
+    with out.open("wb") as file:
+        tail = run.tool("nsq_tail", "--topic=elsewhere", "--channel=c", f"--lookupd-http-address={run.nsqlookupd}", out=file)
+    until(lambda: len(out.read_bytes().splitlines()) >= len(expected) or len(out.read_bytes().splitlines()), "all messages")
+    end(tail)
+    same(out.read_text().splitlines(), expected, "by a stock nsqlookupd")
+    call(cluster.every("http")[0], "POST", "/topic/delete?topic=elsewhere")
+    until(lambda: get_json(run.nsqlookupd, "/lookup?topic=elsewhere")["producers"] == [] or "listed", "a deleted topic leaves")
+
+
+def stock_nsqds(run):
+    """A stock nsqd registers with our nodes: its topic is found beside ours, one topic of both too, and nsqadmin adds it up."""
+    cluster, count = run.cluster, run.options.count
+    data = run.folder / "nsqd"
+    data.mkdir(exist_ok=True)
+    address, tcp = f"127.0.0.1:{free_port()}", free_port()
+    lookups = [f"--lookupd-tcp-address={found}" for found in cluster.every("lookup_tcp")]
+    ports = [f"--tcp-address=127.0.0.1:{tcp}", f"--http-address={address}", "--broadcast-address=127.0.0.1"]
+    nsqd = run.tool("nsqd", f"--data-path={data}", *ports, *lookups)
+    admin = Admin(run.options.programs, run.folder, run.lookups())
+    run.started.append(admin.process)
+    cluster.create("both", "c")
+
+    def listed(lookup):
+        return [found["tcp_port"] for found in get_json(lookup, "/nodes")["producers"]]
+
+    for lookup in cluster.every("lookup_http"):
+        until(lambda lookup=lookup: tcp in listed(lookup) or listed(lookup), f"{lookup} lists the stock nsqd")
+    for path in ["/topic/create?topic=both", "/channel/create?topic=both&channel=c", "/topic/create?topic=theirs"]:
+        check(call(address, "POST", path)[0] == 200, path)
+    ours, theirs = lines(2 * count)[:count], lines(2 * count)[count:]
+    for topic, bodies, where in [("both", ours, cluster.every("http")[0]), ("both", theirs, address)]:
+        check(call(where, "POST", f"/mpub?topic={topic}", "\n".join(bodies))[0] == 200, f"/mpub to {where}")
+    for lookup in cluster.every("lookup_http"):
+        until(lambda lookup=lookup: len(get_json(lookup, "/lookup?topic=both")["producers"]) == cluster.count + 1 or "fewer", "all producers of the topic")
+        until(lambda lookup=lookup: "theirs" in get_json(lookup, "/topics")["topics"] or "not listed", "a topic of the stock nsqd")
+    page = admin.page("/topics/both")
+    check(page["message_count"] == 2 * count and len(page["nodes"]) == cluster.count + 1, f"{page['message_count']} in {len(page['nodes'])} nodes")
+    found = run.folder / "both.txt"
+    with found.open("wb") as file:
+        tail = run.tool("nsq_tail", "--topic=both", "--channel=c", *run.lookups(), out=file)
+    until(lambda: len(found.read_bytes().splitlines()) >= 2 * count or len(found.read_bytes().splitlines()), "all messages of both")
+    end(tail)
+    same(found.read_text().splitlines(), ours + theirs, "from ours and theirs")
+    # Its tombstone is nsqlookupd's own: the topic is deleted at that nsqd, and ours stays.
+    admin.click("DELETE", f"/nodes/{address}", {"topic": "both"})
+    for lookup in cluster.every("lookup_http"):
+        until(lambda lookup=lookup: len(get_json(lookup, "/lookup?topic=both")["producers"]) == cluster.count or "listed", "the tombstoned nsqd is hidden")
+    check(run.cluster.channel("both", "c")["message_count"] == count, "ours stays")
+    end(nsqd)
+    for lookup in cluster.every("lookup_http"):
+        until(lambda lookup=lookup: tcp not in listed(lookup) or listed(lookup), "a stopped nsqd leaves")
+    end(admin.process)
+
+
+TOOLS = [at_stock_nsqlookupd, stock_nsqds, to_file, to_http, to_nsq_to_nsq, tail, stat]
 
 
 def main():
