@@ -64,7 +64,7 @@ line_leader_pauses() { NSQUORUM_LEADER_PAUSES=20 cluster_test leader_death pause
 line_rolling_restarts() { NSQUORUM_ROLLING_RESTARTS=20 cluster_test rolling; }               # three replicas 6
 line_cluster_clients() { tests/interop/run --cluster --count 300000 --kills 10; }            # three replicas 1, 2
 line_stock_lookup() { tests/stock/lookupd_differential; }                                       # all of NSQ 1 (nsqlookupd)
-line_stock_tools() { tests/stock/tools --count 20000 --rounds 5; }                            # all of NSQ 2 (nsqadmin, tools)
+line_stock_tools() { tests/stock/tools --count 5000 --rounds 5; }                             # all of NSQ 2 (nsqadmin, tools)
 line_restart() { node_test restart; }                                                        # acceptance 1, 7
 
 if [ "${1:-}" = --list ]; then

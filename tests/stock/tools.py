@@ -482,7 +482,8 @@ def published(run, topic):
     tool = run.tool("to_nsq", f"--topic={topic}", f"--nsqd-tcp-address={run.cluster.every('tcp')[-1]}", stdin=subprocess.PIPE)
     tool.stdin.write(("\n".join(expected) + "\n").encode())
     tool.stdin.close()
-    check(tool.wait(PATIENCE_S) == 0, "to_nsq has failed")
+    # It waits for every single answer.
+    check(tool.wait(PATIENCE_S + run.options.count / 20) == 0, "to_nsq has failed")
     return expected
 
 
@@ -710,7 +711,7 @@ def tried(where, part, *arguments):
     began = time.monotonic()
     try:
         part(*arguments)
-    except (Failed, OSError) as error:
+    except (Failed, OSError, subprocess.TimeoutExpired) as error:
         print(f"FAILED: {where}: {part.__name__}: {error}", flush=True)
         return 1
     print(f"ok: {where}: {part.__name__} ({time.monotonic() - began:.1f} s)", flush=True)
