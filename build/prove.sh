@@ -31,7 +31,7 @@ place() {
 }
 
 # Names of the lines, in the order in which they run: cheap ones first.
-lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop invoices bench cluster-bench)
+lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop stock-lookup stock-tools invoices bench cluster-bench)
 
 line_check() { ./dev check; }                                                                # acceptance 1 (part)
 line_interop() { tests/interop/run --count 100000 && tests/interop/run --count 20000 --transport all; }          # acceptance 2
@@ -63,6 +63,8 @@ line_leader_kills() { NSQUORUM_LEADER_KILLS=100 cluster_test leader_death killed
 line_leader_pauses() { NSQUORUM_LEADER_PAUSES=20 cluster_test leader_death paused; }         # three replicas 5
 line_rolling_restarts() { NSQUORUM_ROLLING_RESTARTS=20 cluster_test rolling; }               # three replicas 6
 line_cluster_clients() { tests/interop/run --cluster --count 300000 --kills 10; }            # three replicas 1, 2
+line_stock_lookup() { tests/stock/lookupd_differential; }                                       # all of NSQ 1 (nsqlookupd)
+line_stock_tools() { tests/stock/tools --count 5000 --rounds 5; }                             # all of NSQ 2 (nsqadmin, tools)
 line_restart() { node_test restart; }                                                        # acceptance 1, 7
 
 if [ "${1:-}" = --list ]; then

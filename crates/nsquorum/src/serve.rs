@@ -16,7 +16,7 @@ use nsquorum_environment::Environment;
 use nsquorum_frontend::tls::{ClientTls, ServerTls};
 use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, TcpServer};
 use nsquorum_http::{Gate, Listener, StopSignal, StopSource, TlsRequired};
-use nsquorum_lookup::LookupFrontend;
+use nsquorum_lookup::{Announcer, Directory, LookupFrontend, LookupServer, ProducerDescription};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -92,6 +92,7 @@ struct Listeners {
     tcp: Listener,
     http: Listener,
     https: Option<Listener>,
+    lookup_tcp: Option<Listener>,
     lookup_http: Option<Listener>,
     peer: Option<TcpListener>,
 }
@@ -121,7 +122,11 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
             ("", _) | (_, None) => None,
             (address, Some(_)) => Some(addresses::listen(address, "--https-address")?.into()),
         },
-        lookup_http: match args.lookup_http_address.as_str() {
+        lookup_tcp: match args.lookup.lookup_tcp_address.as_str() {
+            "" => None,
+            address => Some(addresses::listen(address, "--lookup-tcp-address")?.into()),
+        },
+        lookup_http: match args.lookup.lookup_http_address.as_str() {
             "" => None,
             address => Some(addresses::listen(address, "--lookup-http-address")?.into()),
         },
@@ -132,8 +137,9 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
     };
     let addresses = listeners.addresses()?;
     let or_none = |address: &Option<Address>| address.as_ref().map_or("none".to_owned(), Address::to_string);
-    let (https, lookup_http) = (or_none(&addresses.https), or_none(&addresses.lookup_http));
-    tracing::info!(tcp = %addresses.tcp, http = %addresses.http, %https, %lookup_http, "listening");
+    let https = or_none(&addresses.https);
+    let (lookup_tcp, lookup_http) = (or_none(&addresses.lookup_tcp), or_none(&addresses.lookup_http));
+    tracing::info!(tcp = %addresses.tcp, http = %addresses.http, %https, %lookup_tcp, %lookup_http, "listening");
     let prometheus = install_metrics()?;
 
     let (stop, stopped) = StopSource::new();
@@ -144,6 +150,11 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
         https: listeners.https,
         lookup_http: listeners.lookup_http,
     };
+    let directory = Directory::new(environment.clone(), args.lookup.lifetimes());
+    if let Some(listener) = listeners.lookup_tcp {
+        let server = lookup_server(directory.clone(), &config, &addresses);
+        servers.spawn(server.serve(listener, stopped.clone()));
+    }
     let gates = open_http(&mut servers, web, &config, args.tls.requirement(), &stopped)?;
 
     let joining = match peer {
@@ -159,6 +170,7 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
 
     let registry = ConnectionRegistry::default();
     let broker = node.broker();
+    let description = ProducerDescription::from(description);
     let ports = (addresses.tcp.port(), addresses.http.port());
     gates.http.open(HttpFrontend::new(
         broker.clone(),
@@ -169,7 +181,11 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
     ));
     gates
         .lookup_http
-        .open(LookupFrontend::new(broker.clone(), description.into()));
+        .open(LookupFrontend::of_node(directory, broker.clone(), description.clone()));
+    if let Some(held) = broker.held_topics() {
+        let announcer = Announcer::new(args.lookup.lookupd_tcp_address.clone());
+        servers.spawn(announcer.run(held, description, stopped.clone()));
+    }
     servers.spawn(TcpServer::new(broker, Arc::clone(&config), registry).serve(tcp, stopped.clone()));
     servers.spawn(fold_metrics(prometheus, stopped));
     if let Some(path) = &args.ports_file {
@@ -192,6 +208,7 @@ impl Listeners {
             tcp: Address::of(&self.tcp)?,
             http: Address::of(&self.http)?,
             https: self.https.as_ref().map(Address::of).transpose()?,
+            lookup_tcp: self.lookup_tcp.as_ref().map(Address::of).transpose()?,
             lookup_http: self.lookup_http.as_ref().map(Address::of).transpose()?,
         })
     }
@@ -265,6 +282,17 @@ fn config(args: &ServeArgs, started_at: nsquorum_environment::WallTime) -> anyho
         // Damage on the disk does not heal; another replica, or a backup, has to take over.
         on_corruption: Arc::new(|_| Exit::ImpossibleData.now()),
     })
+}
+
+/// Where stock nsqds register.
+fn lookup_server(directory: Directory, config: &FrontendConfig, addresses: &Addresses) -> LookupServer {
+    let port = |address: &Option<Address>| address.as_ref().and_then(Address::port).unwrap_or_default();
+    LookupServer::new(
+        directory,
+        (config.broadcast_address.clone(), config.hostname.clone()),
+        (port(&addresses.lookup_tcp), port(&addresses.lookup_http)),
+        config.features.version.clone(),
+    )
 }
 
 /// How clients reach this node.

@@ -4,6 +4,7 @@ mod bytes;
 mod duration;
 mod inspect;
 mod logging;
+mod lookup_args;
 mod publish;
 mod serve_args;
 mod session_args;
@@ -119,7 +120,7 @@ mod tests {
         };
         assert_eq!(args.tcp_address, "0.0.0.0:4150");
         assert_eq!(args.http_address, "0.0.0.0:4151");
-        assert_eq!(args.lookup_http_address, "0.0.0.0:4161");
+        assert_eq!(args.lookup.lookup_http_address, "0.0.0.0:4161");
         assert_eq!(args.limits().unwrap(), nsquorum_protocol::Limits::default());
     }
 

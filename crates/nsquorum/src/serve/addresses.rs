@@ -15,6 +15,7 @@ pub(crate) struct Addresses {
     pub(crate) tcp: Address,
     pub(crate) http: Address,
     pub(crate) https: Option<Address>,
+    pub(crate) lookup_tcp: Option<Address>,
     pub(crate) lookup_http: Option<Address>,
 }
 
@@ -117,6 +118,7 @@ mod tests {
             tcp: Address::of(&tcp.into()).unwrap(),
             http: Address::of(&http.into()).unwrap(),
             https: None,
+            lookup_tcp: None,
             lookup_http: None,
         };
         write_ports_file(&path, &addresses).unwrap();
