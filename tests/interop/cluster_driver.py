@@ -72,6 +72,14 @@ def main():
     return 1 if failures else 0
 
 
+COUNTS = ["depth", "in_flight_count", "deferred_count", "message_count", "client_count"]
+
+
+def add(total, figures):
+    for name in total.keys() & figures.keys() - {"channel_name", "channels"}:
+        total[name] += figures[name]
+
+
 class Counters:
     """Reads what the nodes count, again and again: a counter ends with its node's life."""
 
@@ -312,6 +320,7 @@ class Campaign:
         def is_drained(stats):
             return (
                 all(producer.poll() is not None for producer in producers)
+                and stats["message_count"] > 0  # somebody leads
                 and stats["depth"] == 0
                 and all(
                     channel["depth"] == channel["in_flight_count"] == channel["deferred_count"] == 0
@@ -337,18 +346,23 @@ class Campaign:
             time.sleep(0.1)
 
     def stats(self):
-        """Of the topic, from any node that answers; none of them may just have."""
+        """Of the topic, added up over the nodes that answer, as nsqadmin does: counts are the leader's, clients are shown where they are connected."""
         if interrupted.is_set():
             raise Failed("interrupted")
         names = {"format": "json", "topic": TOPIC, "include_clients": "false", "include_mem": "false"}
+        total = {"message_count": 0, "depth": 0}
+        channels = {}
         for node in self.nodes():
             try:
                 topics = json.loads(get(node["http"], "/stats", **names))["topics"]
             except OSError:
                 continue
-            if topics and topics[0]["channels"]:
-                return topics[0]
-        return None
+            for topic in topics or []:
+                add(total, topic)
+                for channel in topic["channels"]:
+                    name = channel["channel_name"]
+                    add(channels.setdefault(name, dict.fromkeys(COUNTS, 0) | {"channel_name": name}), channel)
+        return total | {"channels": list(channels.values())} if channels else None
 
     def check_alive(self):
         for process in self.started:

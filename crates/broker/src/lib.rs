@@ -11,6 +11,7 @@
 mod admission;
 #[cfg(test)]
 mod cluster_tests;
+mod deletions;
 #[cfg(test)]
 mod dice;
 #[cfg(test)]
@@ -33,7 +34,8 @@ pub use nsquorum_consensus::{
     ReplicaStatus,
 };
 
-pub use node::{AdminAction, AdminError, Broker, BrokerConfig, Health};
+pub use node::{AdminAction, AdminError, Broker, BrokerConfig, Health, OtherNode};
+pub use nsquorum_topic::NodeId;
 pub use outages::Outages;
 pub use publish::{PublishError, PublishTicket};
 pub use stats::{ChannelStats, ClientDescription, SubscriptionStats, TopicStats};

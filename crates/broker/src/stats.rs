@@ -73,6 +73,8 @@ pub struct ChannelStats {
 pub struct TopicStats {
     /// Its name.
     pub name: TopicName,
+    /// Whether this node leads the topic. On the others every count but those of clients is 0.
+    pub is_leader: bool,
     /// Messages that have not reached any channel (no channel yet, or topic paused).
     pub depth: u64,
     /// Messages ever published.
@@ -83,4 +85,30 @@ pub struct TopicStats {
     pub paused: bool,
     /// Channels by name.
     pub channels: Vec<ChannelStats>,
+}
+
+impl TopicStats {
+    /// As another node than the leader's shows it: what is counted is counted there. Whether something is paused is no count.
+    pub(crate) fn elsewhere(self) -> Self {
+        let channel = |channel: ChannelStats| ChannelStats {
+            name: channel.name,
+            depth: 0,
+            in_flight_count: 0,
+            deferred_count: 0,
+            message_count: 0,
+            requeue_count: 0,
+            timeout_count: 0,
+            paused: channel.paused,
+            clients: channel.clients,
+        };
+        Self {
+            name: self.name,
+            is_leader: false,
+            depth: 0,
+            message_count: 0,
+            message_bytes: 0,
+            paused: self.paused,
+            channels: self.channels.into_iter().map(channel).collect(),
+        }
+    }
 }

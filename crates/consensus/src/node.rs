@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nsquorum_environment::Environment;
+use nsquorum_environment::{Environment, WallTime};
 use nsquorum_links::{Links, Service};
 use nsquorum_protocol::TopicName;
 use nsquorum_storage::{GroupLog, NodeStore};
@@ -72,6 +72,18 @@ pub trait Cluster: Send + Sync {
         group: GroupId,
         last_seq: Seq,
     ) -> BoxFuture<'static, Result<(), ConsensusError>>;
+
+    /// Until `until` those who look the topic up are not sent to this replica of it. Resolves when that is on a majority's disks and applied here.
+    fn tombstone_replica(
+        &self,
+        topic: TopicName,
+        node: NodeId,
+        since: WallTime,
+        until: WallTime,
+    ) -> BoxFuture<'static, Result<(), ConsensusError>>;
+
+    /// Resolves when everything that was in the metadata before this was called is applied here.
+    fn catch_up(&self) -> BoxFuture<'static, Result<(), ConsensusError>>;
 
     /// This node.
     fn identity(&self) -> NodeIdentity;
@@ -328,6 +340,25 @@ impl Cluster for ClusterNode {
             group: group.get(),
             last_seq: last_seq.get(),
         })
+    }
+
+    fn tombstone_replica(
+        &self,
+        topic: TopicName,
+        node: NodeId,
+        since: WallTime,
+        until: WallTime,
+    ) -> BoxFuture<'static, Result<(), ConsensusError>> {
+        self.command(MetadataCommand::TombstoneReplica {
+            topic: topic.as_str().to_owned(),
+            node: node.get(),
+            since_ns: since.as_nanos(),
+            until_ns: until.as_nanos(),
+        })
+    }
+
+    fn catch_up(&self) -> BoxFuture<'static, Result<(), ConsensusError>> {
+        self.command(MetadataCommand::Barrier)
     }
 
     fn identity(&self) -> NodeIdentity {

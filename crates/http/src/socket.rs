@@ -6,11 +6,15 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 const BACKLOG: u32 = 1024;
+/// Until the first probe of a silent peer, and between probes.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +132,17 @@ impl Socket {
     pub fn set_nodelay(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_nodelay(true),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// The kernel asks a silent peer whether it still lives, as Go does on every connection: one whose machine has vanished says nothing.
+    pub fn set_keepalive(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => {
+                let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+                SockRef::from(stream).set_tcp_keepalive(&probes)
+            }
             Self::Unix(_) => Ok(()),
         }
     }

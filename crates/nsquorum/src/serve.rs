@@ -17,7 +17,7 @@ use nsquorum_environment::Environment;
 use nsquorum_frontend::tls::{ClientTls, ServerTls};
 use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, TcpServer};
 use nsquorum_http::{Gate, Listener, StopSignal, StopSource, TlsRequired};
-use nsquorum_lookup::LookupFrontend;
+use nsquorum_lookup::{Directory, LookupFrontend, LookupServer};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -76,6 +76,7 @@ struct Listeners {
     tcp: Listener,
     http: Option<Listener>,
     https: Option<Listener>,
+    lookup_tcp: Option<Listener>,
     lookup_http: Option<Listener>,
     peer: Option<TcpListener>,
 }
@@ -108,7 +109,11 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
             ("", _) | (_, None) => None,
             (address, Some(_)) => Some(addresses::listen(address, "--https-address")?),
         },
-        lookup_http: match args.lookup_http_address.as_str() {
+        lookup_tcp: match args.lookup.lookup_tcp_address.as_str() {
+            "" => None,
+            address => Some(addresses::listen(address, "--lookup-tcp-address")?),
+        },
+        lookup_http: match args.lookup.lookup_http_address.as_str() {
             "" => None,
             address => Some(addresses::listen(address, "--lookup-http-address")?),
         },
@@ -129,6 +134,11 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
         https: listeners.https,
         lookup_http: listeners.lookup_http,
     };
+    let directory = Directory::new(environment.clone(), args.lookup.lifetimes());
+    if let Some(listener) = listeners.lookup_tcp {
+        let server = lookup_server(directory.clone(), &config, &addresses);
+        servers.spawn(server.serve(listener, stopped.clone()));
+    }
     let gates = open_http(&mut servers, web, &config, args.tls.requirement(), &stopped)?;
 
     let joining = match peer {
@@ -154,7 +164,7 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
     ));
     gates
         .lookup_http
-        .open(LookupFrontend::new(broker.clone(), description.into()));
+        .open(LookupFrontend::of_node(directory, broker.clone(), description.into()));
     servers.spawn(TcpServer::new(broker, Arc::clone(&config), registry).serve(tcp, stopped.clone()));
     servers.spawn(fold_metrics(prometheus, stopped));
     if let Some(path) = &args.ports_file {
@@ -177,6 +187,7 @@ impl Listeners {
             tcp: Address::of(&self.tcp)?,
             http: self.http.as_ref().map(Address::of).transpose()?,
             https: self.https.as_ref().map(Address::of).transpose()?,
+            lookup_tcp: self.lookup_tcp.as_ref().map(Address::of).transpose()?,
             lookup_http: self.lookup_http.as_ref().map(Address::of).transpose()?,
         })
     }
@@ -247,6 +258,17 @@ fn config(args: &ServeArgs, started_at: nsquorum_environment::WallTime) -> anyho
         // Damage on the disk does not heal; another replica, or a backup, has to take over.
         on_corruption: Arc::new(|_| Exit::ImpossibleData.now()),
     })
+}
+
+/// Where stock nsqds register.
+fn lookup_server(directory: Directory, config: &FrontendConfig, addresses: &Addresses) -> LookupServer {
+    let port = |address: &Option<Address>| address.as_ref().and_then(Address::port).unwrap_or_default();
+    LookupServer::new(
+        directory,
+        (config.broadcast_address.clone(), config.hostname.clone()),
+        (port(&addresses.lookup_tcp), port(&addresses.lookup_http)),
+        config.features.version.clone(),
+    )
 }
 
 /// How clients reach this node.

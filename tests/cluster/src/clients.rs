@@ -265,9 +265,9 @@ impl Clients {
                 drop(drain(address, names, history, (life, place, consumer), random).await);
             });
         }
-        let address = trio.nodes[0].place().http();
+        let addresses: Vec<String> = trio.nodes.iter().map(|node| node.place().http()).collect();
         let drained = until("both channels are empty", DRAIN_DEADLINE, async || {
-            is_drained(&address).await
+            is_drained(&addresses).await
         });
         drained.await.with_context(|| trio.logs())?;
         // FINs wait a moment for company before they go into the log; a publish takes them along, and its OK covers them.
@@ -280,7 +280,7 @@ impl Clients {
             }
         }
         let drained = until("both channels are empty again", DRAIN_DEADLINE, async || {
-            is_drained(&address).await
+            is_drained(&addresses).await
         });
         drained.await.with_context(|| trio.logs())?;
         self.clients.shutdown().await;
@@ -339,18 +339,27 @@ fn println_summary(records: &Records) {
     );
 }
 
-async fn is_drained(address: &str) -> Result<bool> {
-    let Ok(stats) = get(address, &format!("/stats?format=json&topic={TOPIC}")).await else {
-        return Ok(false);
-    };
-    let stats: serde_json::Value = serde_json::from_str(&stats.text)?;
-    let channels = stats["topics"][0]["channels"].as_array().cloned().unwrap_or_default();
-    let is_empty = |channel: &serde_json::Value| {
-        ["depth", "in_flight_count", "deferred_count"]
-            .iter()
-            .all(|count| channel[*count] == 0)
-    };
-    Ok(channels.len() == CHANNELS.len() && channels.iter().all(is_empty))
+/// Whether no node shows anything left in the channels. Only the leader has counts; the others show who is connected to them.
+async fn is_drained(addresses: &[String]) -> Result<bool> {
+    let mut is_led = false;
+    for address in addresses {
+        let Ok(stats) = get(address, &format!("/stats?format=json&topic={TOPIC}")).await else {
+            return Ok(false);
+        };
+        let stats: serde_json::Value = serde_json::from_str(&stats.text)?;
+        let topic = &stats["topics"][0];
+        let channels = topic["channels"].as_array().cloned().unwrap_or_default();
+        let is_empty = |channel: &serde_json::Value| {
+            ["depth", "in_flight_count", "deferred_count"]
+                .iter()
+                .all(|count| channel[*count] == 0)
+        };
+        is_led |= topic["message_count"].as_u64() > Some(0);
+        if channels.len() != CHANNELS.len() || !channels.iter().all(is_empty) {
+            return Ok(false);
+        }
+    }
+    Ok(is_led)
 }
 
 fn connection(nodes: &Nodes, node: usize) -> u32 {

@@ -106,6 +106,8 @@ impl Node {
             .arg("serve")
             .args(["--tcp-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"])
             .args([
+                "--lookup-tcp-address",
+                "127.0.0.1:0",
                 "--lookup-http-address",
                 "127.0.0.1:0",
                 "--broadcast-address",

@@ -253,9 +253,9 @@ impl TopicLeader {
                 // A caller that has gone needs no answer; the same holds for every answer below.
                 _ = answer.send(self.is_in_flight(ConsumerId::local(subscription), seq));
             }
-            LeaderInput::Command { command, answer } => self.command(command, answer),
+            LeaderInput::Command { command, answer } => self.command(command, None, now, answer),
             LeaderInput::Channels { answer } => drop(answer.send(self.channels())),
-            LeaderInput::Stats { channel, answer } => drop(answer.send(self.stats(channel.as_ref()))),
+            LeaderInput::Stats { channel, answer } => drop(answer.send(self.stats(channel.as_ref(), None))),
         }
     }
 
@@ -1061,8 +1061,21 @@ impl TopicLeader {
 
     // === administration and questions ===
 
-    pub(super) fn command(&mut self, command: Command, answer: oneshot::Sender<Result<(), AdminError>>) {
-        let Some(leading) = &self.leading else { return };
+    /// Carries out a change that came through a node; `None` is this one.
+    pub(super) fn command(
+        &mut self,
+        command: Command,
+        by: Option<NodeId>,
+        now: Monotonic,
+        answer: oneshot::Sender<Result<(), AdminError>>,
+    ) {
+        let Some(leading) = &mut self.leading else { return };
+        if leading.repeats.is_repeated(&command, by, now) {
+            tracing::info!(topic = %self.name, ?command, "not done again: another node has just asked for the same");
+            drop(answer.send(Ok(())));
+            return;
+        }
+        let done = command.clone();
         let event = match command {
             Command::Topic(event) => event,
             Command::CreateChannel(name) => Event::CreateChannel { name },
@@ -1083,6 +1096,7 @@ impl TopicLeader {
                 }
             }
         };
+        leading.repeats.remember(&done, by, now);
         self.pipeline.command(event, Some(answer));
     }
 
@@ -1102,9 +1116,12 @@ impl TopicLeader {
         names
     }
 
-    pub(super) fn stats(&self, only: Option<&ChannelName>) -> TopicStats {
+    /// What a node shows; `None` is this one. Whoever adds up what all nodes show must get each message once, and each client: counts are
+    /// those of the leader's node, and every node has the clients that are connected to it.
+    pub(super) fn stats(&self, only: Option<&ChannelName>, at: Option<NodeId>) -> TopicStats {
         let mut stats = TopicStats {
             name: self.name.clone(),
+            is_leader: true,
             depth: 0,
             message_count: 0,
             message_bytes: 0,
@@ -1143,12 +1160,16 @@ impl TopicLeader {
                 clients: dispatch
                     .consumers
                     .iter()
+                    .filter(|id| id.node == at)
                     .filter_map(|id| self.consumer_stats(*id))
                     .collect(),
             });
         }
         stats.channels.sort_by(|a, b| a.name.cmp(&b.name));
-        stats
+        match at {
+            None => stats,
+            Some(_) => stats.elsewhere(),
+        }
     }
 
     fn consumer_stats(&self, id: ConsumerId) -> Option<SubscriptionStats> {

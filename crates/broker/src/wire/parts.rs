@@ -273,6 +273,8 @@ pub(super) fn put_stats(out: &mut Vec<u8>, stats: &TopicStats) {
 pub(super) fn stats(reader: &mut Reader) -> Result<TopicStats, WireError> {
     Ok(TopicStats {
         name: TopicName::try_from(text(reader)?.as_str()).map_err(|_| WireError::Value("topic name"))?,
+        // Whoever gets it over a link is not the leader.
+        is_leader: false,
         depth: reader.u64("depth")?,
         message_count: reader.u64("messages")?,
         message_bytes: reader.u64("bytes")?,

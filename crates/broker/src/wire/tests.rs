@@ -158,6 +158,7 @@ fn every_to_leader() -> Vec<ToLeader> {
 fn every_from_leader() -> Vec<FromLeader> {
     let stats = TopicStats {
         name: TopicName::try_from("invoices").unwrap(),
+        is_leader: false,
         depth: 1,
         message_count: 2,
         message_bytes: 3,

@@ -19,6 +19,13 @@ pub(crate) enum MetadataCommand {
     DeleteTopic { name: String, group: u64, last_seq: u64 },
     /// A storage node says how clients reach it.
     AnnounceNode { node: u64, description: NodeDescription },
+    /// Until then (wall time, ns since 1970) those who look the topic up are not sent to this replica of it.
+    TombstoneReplica {
+        topic: String,
+        node: u64,
+        since_ns: u64,
+        until_ns: u64,
+    },
     /// A replica has deleted the data of a deleted group. When all have, the tombstone goes.
     ForgetGroup { group: u64, node: u64 },
 }

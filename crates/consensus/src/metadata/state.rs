@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nsquorum_environment::WallTime;
 use nsquorum_protocol::TopicName;
 use nsquorum_topic::{GroupId, NodeId, Seq};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,13 @@ struct StoredTopic {
     first_leader: u64,
 }
 
+/// For how long a replica is hidden, in wall time, ns since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Hidden {
+    since_ns: u64,
+    until_ns: u64,
+}
+
 /// The state of the metadata group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetadataState {
@@ -45,6 +53,9 @@ pub struct MetadataState {
     retired: BTreeMap<String, u64>,
     /// Deleted groups, and the replicas that may still have their data. Only a tombstone deletes data, never absence.
     tombstones: BTreeMap<u64, BTreeSet<u64>>,
+    /// Per topic the replicas that discovery does not name for a while.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    hidden: BTreeMap<String, BTreeMap<u64, Hidden>>,
 }
 
 impl Default for MetadataState {
@@ -57,6 +68,7 @@ impl Default for MetadataState {
             topics: BTreeMap::new(),
             retired: BTreeMap::new(),
             tombstones: BTreeMap::new(),
+            hidden: BTreeMap::new(),
         }
     }
 }
@@ -94,6 +106,17 @@ impl MetadataState {
         self.nodes.get(&node.get())
     }
 
+    /// The replicas of a topic that those who look it up at `now` are not sent to, and since when.
+    pub fn tombstoned_replicas(
+        &self,
+        topic: &TopicName,
+        now: WallTime,
+    ) -> impl Iterator<Item = (NodeId, WallTime)> + '_ {
+        let replicas = self.hidden.get(topic.as_str()).into_iter().flatten();
+        let hidden = replicas.filter(move |(_, hidden)| now.as_nanos() < hidden.until_ns);
+        hidden.map(|(node, hidden)| (NodeId::new(*node), WallTime::from_nanos(hidden.since_ns)))
+    }
+
     /// The metadata group's membership has changed.
     pub(crate) fn set_members(&mut self, members: BTreeSet<u64>) {
         self.members = members;
@@ -128,12 +151,36 @@ impl MetadataState {
                 if self.topics.get(name).is_some_and(|topic| topic.group == *group)
                     && let Some(topic) = self.topics.remove(name)
                 {
+                    self.hidden.remove(name);
                     self.retired.insert(name.clone(), *last_seq);
                     self.tombstones.insert(*group, topic.replicas.into_iter().collect());
                 }
             }
             MetadataCommand::AnnounceNode { node, description } => {
                 self.nodes.insert(*node, description.clone());
+            }
+            MetadataCommand::TombstoneReplica {
+                topic,
+                node,
+                since_ns,
+                until_ns,
+            } => {
+                // What is over by this command's clock goes, so the map stays as small as what is hidden.
+                self.hidden.retain(|_, replicas| {
+                    replicas.retain(|_, hidden| *since_ns < hidden.until_ns);
+                    !replicas.is_empty()
+                });
+                if self
+                    .topics
+                    .get(topic)
+                    .is_some_and(|topic| topic.replicas.contains(node))
+                {
+                    let hidden = Hidden {
+                        since_ns: *since_ns,
+                        until_ns: *until_ns,
+                    };
+                    self.hidden.entry(topic.clone()).or_default().insert(*node, hidden);
+                }
             }
             MetadataCommand::ForgetGroup { group, node } => {
                 if let Some(nodes) = self.tombstones.get_mut(group) {
@@ -262,6 +309,41 @@ mod tests {
                 "node {node}"
             );
         }
+    }
+
+    #[test]
+    fn a_tombstone_is_of_one_replica_and_ends_with_its_time_or_its_topic() {
+        let mut state = of_three();
+        let group = create(&mut state, "orders").group.get();
+        create(&mut state, "bills");
+        let topic = TopicName::try_from("orders").expect("valid");
+        let at = WallTime::from_nanos;
+        let hidden = |state: &MetadataState, now| state.tombstoned_replicas(&topic, at(now)).collect::<Vec<_>>();
+        let tombstone = |state: &mut MetadataState, topic: &str, node, since_ns, until_ns| {
+            let topic = topic.to_owned();
+            let command = MetadataCommand::TombstoneReplica {
+                topic,
+                node,
+                since_ns,
+                until_ns,
+            };
+            state.apply(&command).expect("valid");
+        };
+        for (topic, node) in [("orders", 2), ("orders", 7), ("unknown", 1)] {
+            tombstone(&mut state, topic, node, 10, 20);
+        }
+        assert_eq!(hidden(&state, 19), [(NodeId::new(2), at(10))]);
+        assert_eq!(hidden(&state, 20), []);
+        assert_eq!(MetadataState::decode(&state.encode()).as_ref(), Ok(&state));
+        tombstone(&mut state, "bills", 1, 20, 30);
+        assert_eq!(state.hidden.len(), 1, "what is over is forgotten");
+        tombstone(&mut state, "orders", 3, 25, 99);
+        let (name, last_seq) = ("orders".to_owned(), 0);
+        state
+            .apply(&MetadataCommand::DeleteTopic { name, group, last_seq })
+            .expect("valid");
+        create(&mut state, "orders");
+        assert_eq!(hidden(&state, 26), [], "the next topic of the name has none");
     }
 
     #[test]

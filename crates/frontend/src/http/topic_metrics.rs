@@ -105,6 +105,7 @@ mod tests {
         };
         TopicStats {
             name: name.parse().expect("a name"),
+            is_leader: true,
             depth: 7,
             message_count: 50,
             message_bytes: 1000,

@@ -6,6 +6,7 @@ mod go;
 mod inspect;
 mod log_lines;
 mod logging;
+mod lookup_args;
 mod nsqd;
 mod publish;
 mod serve_args;
@@ -148,7 +149,7 @@ mod tests {
         };
         assert_eq!(args.tcp_address, "0.0.0.0:4150");
         assert_eq!(args.http_address, "0.0.0.0:4151");
-        assert_eq!(args.lookup_http_address, "0.0.0.0:4161");
+        assert_eq!(args.lookup.lookup_http_address, "0.0.0.0:4161");
         assert_eq!(args.limits().unwrap(), nsquorum_protocol::Limits::default());
     }
 

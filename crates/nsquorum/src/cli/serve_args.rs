@@ -10,6 +10,7 @@ use nsquorum_storage::Neighbours;
 
 use super::log_lines::LogStyle;
 use super::logging::LogLevel;
+use super::lookup_args::LookupArgs;
 use super::session_args::SessionArgs;
 use super::tls_args::TlsArgs;
 use super::{bytes, duration};
@@ -26,12 +27,8 @@ pub(crate) struct ServeArgs {
     /// Address for HTTP over TLS, if there is a certificate.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4152")]
     pub(crate) https_address: String,
-    /// Address for nsqlookupd's HTTP interface; empty to have none.
-    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4161")]
-    pub(crate) lookup_http_address: String,
-    /// Address for nsqlookupd's TCP interface. Accepted; nodes cannot register here yet.
-    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4160")]
-    pub(crate) lookup_tcp_address: String,
+    #[command(flatten)]
+    pub(crate) lookup: LookupArgs,
     /// Address that discovery gives to clients; the host name if not given.
     #[arg(long, value_name = "HOST")]
     pub(crate) broadcast_address: Option<String>,

@@ -15,6 +15,7 @@ pub(crate) struct Addresses {
     pub(crate) tcp: Address,
     pub(crate) http: Option<Address>,
     pub(crate) https: Option<Address>,
+    pub(crate) lookup_tcp: Option<Address>,
     pub(crate) lookup_http: Option<Address>,
 }
 
@@ -30,6 +31,7 @@ impl Addresses {
             ("TCP", Some(&self.tcp)),
             ("HTTP", self.http.as_ref()),
             ("HTTPS", self.https.as_ref()),
+            ("LOOKUP TCP", self.lookup_tcp.as_ref()),
             ("LOOKUP HTTP", self.lookup_http.as_ref()),
         ];
         for (name, address) in all {
@@ -145,6 +147,7 @@ mod tests {
             tcp: tcp.clone(),
             http: Some(http.clone()),
             https: None,
+            lookup_tcp: None,
             lookup_http: None,
         };
         write_ports_file(&path, &addresses).unwrap();

@@ -94,15 +94,15 @@ mod tests {
 
     #[test]
     fn without_flags_it_is_serve_without_lookup() {
-        let expected = ServeArgs {
-            lookup_http_address: String::new(),
-            lookup_tcp_address: String::new(),
+        let mut expected = ServeArgs {
             neighbours: nsquorum_storage::Neighbours::Allowed,
             log_style: crate::cli::log_lines::LogStyle::Go {
                 prefix: "[nsqd] ".to_owned(),
             },
             ..ServeArgs::default()
         };
+        expected.lookup.lookup_tcp_address.clear();
+        expected.lookup.lookup_http_address.clear();
         assert_eq!(format!("{:?}", args("").unwrap()), format!("{expected:?}"));
     }
 

@@ -27,9 +27,6 @@ impl NsqdOptions {
             tcp_address: self.tcp_address,
             http_address: self.http_address,
             https_address: self.https_address,
-            // nsqlookupd is another program, and may run beside this one.
-            lookup_http_address: String::new(),
-            lookup_tcp_address: String::new(),
             broadcast_address: given(self.broadcast_address),
             broadcast_tcp_port: number("broadcast-tcp-port", self.broadcast_tcp_port)?,
             broadcast_http_port: number("broadcast-http-port", self.broadcast_http_port)?,
@@ -46,6 +43,9 @@ impl NsqdOptions {
             log_style: self.common.log_style(),
             ..ServeArgs::default()
         };
+        // nsqlookupd is another program, and may run beside this one.
+        args.lookup.lookup_http_address.clear();
+        args.lookup.lookup_tcp_address.clear();
         let tls = &mut args.tls;
         tls.tls_cert = given(self.tls_cert).map(PathBuf::from);
         tls.tls_key = given(self.tls_key).map(PathBuf::from);
