@@ -25,7 +25,8 @@ use crate::cli::{ServeArgs, TlsRequirement};
 use crate::cluster::Joining;
 use crate::compose::{Node, NodeSettings};
 use crate::exit::Exit;
-use addresses::{Address, Addresses, host_name, write_ports_file};
+use addresses::{Address, Addresses, write_ports_file};
+pub(crate) use addresses::{host_name, resolve};
 pub(crate) use signals::Signals;
 
 /// How often the metrics that nobody reads are folded: without it histograms would keep every single value.

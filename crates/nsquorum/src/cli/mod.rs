@@ -8,6 +8,7 @@ mod log_lines;
 mod logging;
 mod lookup_args;
 mod nsqd;
+mod nsqlookupd;
 mod publish;
 mod serve_args;
 mod session_args;
@@ -65,6 +66,7 @@ pub(crate) fn run() -> Exit {
     let program = arguments.next().map(PathBuf::from);
     match program.as_deref().and_then(Path::file_name).and_then(OsStr::to_str) {
         Some("nsqd") => nsqd::run(arguments),
+        Some("nsqlookupd") => nsqlookupd::run(arguments),
         _ => run_nsquorum(),
     }
 }

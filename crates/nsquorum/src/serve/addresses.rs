@@ -97,7 +97,8 @@ pub(crate) fn listen_for_peers(address: &str, flag: &str) -> anyhow::Result<TcpL
     nsquorum_http::bind(first).with_context(failed)
 }
 
-fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
+/// The first address of `HOST:PORT`.
+pub(crate) fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let address = match address.strip_prefix(':') {
         Some(port) => format!("0.0.0.0:{port}"),
         None => address.to_owned(),
