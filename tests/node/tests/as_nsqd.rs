@@ -199,7 +199,10 @@ async fn it_lives_in_the_current_directory_and_returns_to_its_ports_after_a_sigk
     let http = first.listening("HTTP").await.unwrap();
     assert!(tcp.starts_with(&host) && !tcp.ends_with(":0"), "the real port: {tcp}");
     until_ping_is_ok(&http).await;
-    for path in ["/topic/create?topic=orders", "/channel/create?topic=orders&channel=ledger"] {
+    for path in [
+        "/topic/create?topic=orders",
+        "/channel/create?topic=orders&channel=ledger",
+    ] {
         assert_eq!(post(&http, path, b"").await.unwrap().status, 200);
     }
     assert_eq!(post(&http, "/pub?topic=orders", b"one").await.unwrap().text, "OK");

@@ -94,9 +94,7 @@ impl LookupdOptions {
 }
 
 fn time(flag: &str, value: GoDuration) -> anyhow::Result<Duration> {
-    value
-        .unsigned()
-        .with_context(|| format!("--{flag} cannot be {value}"))
+    value.unsigned().with_context(|| format!("--{flag} cannot be {value}"))
 }
 
 impl Options for LookupdOptions {
@@ -108,8 +106,16 @@ impl Options for LookupdOptions {
 
     fn flags(&mut self) -> Vec<Flag<'_>> {
         let own = [
-            Flag::new("tcp-address", &mut self.tcp_address, "where nsqds register: <addr>:<port>"),
-            Flag::new("http-address", &mut self.http_address, "where HTTP clients connect: <addr>:<port>"),
+            Flag::new(
+                "tcp-address",
+                &mut self.tcp_address,
+                "where nsqds register: <addr>:<port>",
+            ),
+            Flag::new(
+                "http-address",
+                &mut self.http_address,
+                "where HTTP clients connect: <addr>:<port>",
+            ),
             Flag::new(
                 "broadcast-address",
                 &mut self.broadcast_address,
