@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use nsquorum_broker::{Broker, BrokerConfig, NodeDescription};
 use nsquorum_consensus::{ClusterNode, ClusterPeers, ConsensusError, ConsensusOptions, NodeIdentity};
 use nsquorum_environment::Environment;
-use nsquorum_storage::{Founding, NodeStore as _, RocksStore, StorageError, StoreOptions};
+use nsquorum_storage::{Founding, Neighbours, NodeStore as _, RocksStore, StorageError, StoreOptions};
 
 use crate::cli::ServeArgs;
 use crate::cluster::{Joining, Peering};
@@ -18,6 +18,7 @@ use crate::serve::Stopped;
 /// What a node is made from.
 pub(crate) struct NodeSettings {
     data_path: PathBuf,
+    neighbours: Neighbours,
     memory_budget: u64,
     publish_timeout: Duration,
     refuse_publishes_below: Option<u64>,
@@ -29,6 +30,7 @@ impl NodeSettings {
     pub(crate) fn of(args: &ServeArgs) -> Self {
         Self {
             data_path: args.data_path.clone(),
+            neighbours: args.neighbours,
             memory_budget: args.memory_budget,
             publish_timeout: args.publish_timeout,
             refuse_publishes_below: args.disk_refuse_publishes_below,
@@ -39,6 +41,7 @@ impl NodeSettings {
     /// Half of the memory for storage, a quarter for unanswered publishes, an eighth for what lagging channels read.
     fn store_options(&self, environment: Environment) -> StoreOptions {
         let mut options = StoreOptions::new(&self.data_path, environment).memory_budget(self.memory_budget / 2);
+        options.neighbours = self.neighbours;
         if let Some(bytes) = self.refuse_publishes_below {
             options.refuse_publishes_below_bytes = bytes;
         }

@@ -5,6 +5,7 @@
 //! in progress are answered, consumers are closed, then the groups and the store.
 
 mod addresses;
+mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +19,15 @@ use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, TcpSer
 use nsquorum_http::{Gate, Listener, StopSignal, StopSource, TlsRequired};
 use nsquorum_lookup::{Announcer, Directory, LookupFrontend, LookupServer, ProducerDescription};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::cli::{ServeArgs, TlsRequirement, complain, start_logging};
+use crate::cli::{ServeArgs, TlsRequirement};
 use crate::cluster::Joining;
 use crate::compose::{Node, NodeSettings};
 use crate::exit::Exit;
-use addresses::{Address, Addresses, host_name, write_ports_file};
+use addresses::{Address, Addresses, write_ports_file};
+pub(crate) use addresses::{host_name, resolve};
+pub(crate) use signals::Signals;
 
 /// How often the metrics that nobody reads are folded: without it histograms would keep every single value.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -35,31 +37,14 @@ const SECONDS_BUCKETS: [f64; 15] = [
 ];
 
 /// Runs a node until a signal or a failure.
-pub(crate) fn run(args: &ServeArgs) -> Exit {
-    start_logging(args.log_level);
-    if let Err(complaint) = args.limits() {
-        complain(&complaint);
-        return Exit::Usage;
-    }
+pub(crate) fn run(args: &ServeArgs) -> Result<(), Stopped> {
     stop_on_panic();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = args.worker_threads {
         runtime.worker_threads(threads.get());
     }
-    let runtime = match runtime.enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            complain(&format!("cannot start: {error}"));
-            return Exit::Failed;
-        }
-    };
-    match runtime.block_on(serve(args)) {
-        Ok(()) => Exit::Ok,
-        Err(stopped) => {
-            complain(&format!("{:#}", stopped.cause));
-            stopped.exit
-        }
-    }
+    let runtime = runtime.enable_all().build().context("cannot start")?;
+    runtime.block_on(serve(args))
 }
 
 /// A panic is an invariant that does not hold. Only one task would end by it, and whoever waits for that task would wait for ever; so the
@@ -90,7 +75,7 @@ impl From<anyhow::Error> for Stopped {
 /// Open sockets.
 struct Listeners {
     tcp: Listener,
-    http: Listener,
+    http: Option<Listener>,
     https: Option<Listener>,
     lookup_tcp: Option<Listener>,
     lookup_http: Option<Listener>,
@@ -99,7 +84,7 @@ struct Listeners {
 
 /// Those of them that speak HTTP.
 struct WebListeners {
-    http: Listener,
+    http: Option<Listener>,
     https: Option<Listener>,
     lookup_http: Option<Listener>,
 }
@@ -117,29 +102,29 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
     let config = Arc::new(config(args, started_at)?);
     let listeners = Listeners {
         tcp: addresses::listen_anywhere(&args.tcp_address, "--tcp-address")?,
-        http: addresses::listen_anywhere(&args.http_address, "--http-address")?,
+        http: match args.http_address.as_str() {
+            "" => None,
+            address => Some(addresses::listen_anywhere(address, "--http-address")?),
+        },
         https: match (args.https_address.as_str(), &config.tls) {
             ("", _) | (_, None) => None,
-            (address, Some(_)) => Some(addresses::listen(address, "--https-address")?.into()),
+            (address, Some(_)) => Some(addresses::listen(address, "--https-address")?),
         },
         lookup_tcp: match args.lookup.lookup_tcp_address.as_str() {
             "" => None,
-            address => Some(addresses::listen(address, "--lookup-tcp-address")?.into()),
+            address => Some(addresses::listen(address, "--lookup-tcp-address")?),
         },
         lookup_http: match args.lookup.lookup_http_address.as_str() {
             "" => None,
-            address => Some(addresses::listen(address, "--lookup-http-address")?.into()),
+            address => Some(addresses::listen(address, "--lookup-http-address")?),
         },
         peer: match args.cluster_seeds.is_empty() {
             true => None,
-            false => Some(addresses::listen(&args.peer_address, "--peer-address")?),
+            false => Some(addresses::listen_for_peers(&args.peer_address, "--peer-address")?),
         },
     };
     let addresses = listeners.addresses()?;
-    let or_none = |address: &Option<Address>| address.as_ref().map_or("none".to_owned(), Address::to_string);
-    let https = or_none(&addresses.https);
-    let (lookup_tcp, lookup_http) = (or_none(&addresses.lookup_tcp), or_none(&addresses.lookup_http));
-    tracing::info!(tcp = %addresses.tcp, http = %addresses.http, %https, %lookup_tcp, %lookup_http, "listening");
+    addresses.log();
     let prometheus = install_metrics()?;
 
     let (stop, stopped) = StopSource::new();
@@ -171,7 +156,7 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
     let registry = ConnectionRegistry::default();
     let broker = node.broker();
     let description = ProducerDescription::from(description);
-    let ports = (addresses.tcp.port(), addresses.http.port());
+    let ports = (addresses.tcp.port(), addresses.http_port());
     gates.http.open(HttpFrontend::new(
         broker.clone(),
         Arc::clone(&config),
@@ -206,7 +191,7 @@ impl Listeners {
     fn addresses(&self) -> anyhow::Result<Addresses> {
         Ok(Addresses {
             tcp: Address::of(&self.tcp)?,
-            http: Address::of(&self.http)?,
+            http: self.http.as_ref().map(Address::of).transpose()?,
             https: self.https.as_ref().map(Address::of).transpose()?,
             lookup_tcp: self.lookup_tcp.as_ref().map(Address::of).transpose()?,
             lookup_http: self.lookup_http.as_ref().map(Address::of).transpose()?,
@@ -227,17 +212,14 @@ fn open_http(
     };
     let https_port = listeners.https.as_ref().map(Address::of).transpose()?;
     let https_port = https_port.and_then(|address| address.port()).unwrap_or_default();
-    match tls_required {
-        TlsRequirement::Everybody => {
+    match (listeners.http, tls_required) {
+        (None, _) => {}
+        (Some(listener), TlsRequirement::Everybody) => {
             let refusal = Arc::new(TlsRequired { https_port });
-            servers.spawn(nsquorum_http::serve(listeners.http, refusal, stopped.clone()));
+            servers.spawn(nsquorum_http::serve(listener, refusal, stopped.clone()));
         }
-        TlsRequirement::TcpClients | TlsRequirement::Nobody => {
-            servers.spawn(nsquorum_http::serve(
-                listeners.http,
-                Arc::clone(&gates.http),
-                stopped.clone(),
-            ));
+        (Some(listener), TlsRequirement::TcpClients | TlsRequirement::Nobody) => {
+            servers.spawn(nsquorum_http::serve(listener, Arc::clone(&gates.http), stopped.clone()));
         }
     }
     if let (Some(listener), Some(tls)) = (listeners.https, &config.tls) {
@@ -303,7 +285,7 @@ fn description(args: &ServeArgs, config: &FrontendConfig, addresses: &Addresses)
         hostname: config.hostname.clone(),
         broadcast_address: config.broadcast_address.clone(),
         tcp_port: or_real(args.broadcast_tcp_port, addresses.tcp.port()),
-        http_port: or_real(args.broadcast_http_port, addresses.http.port()),
+        http_port: or_real(args.broadcast_http_port, addresses.http_port()),
         version: config.features.version.clone(),
         topology_zone: config.features.topology_zone.clone(),
         topology_region: config.features.topology_region.clone(),
@@ -323,29 +305,6 @@ async fn fold_metrics(prometheus: PrometheusHandle, mut stopped: StopSignal) {
         tokio::select! {
             () = stopped.stopped() => return,
             () = tokio::time::sleep(METRICS_UPKEEP) => prometheus.run_upkeep(),
-        }
-    }
-}
-
-/// SIGTERM and SIGINT, from the first moment on.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let install = |kind| signal(kind).context("cannot wait for signals");
-        Ok(Self {
-            terminate: install(SignalKind::terminate())?,
-            interrupt: install(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
         }
     }
 }

@@ -5,6 +5,8 @@ use std::io::IsTerminal as _;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
+use super::log_lines::{GoLines, LogStyle};
+
 /// How much is logged. nsqd's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogLevel {
@@ -21,7 +23,7 @@ pub(crate) enum LogLevel {
 }
 
 /// Starts logging. The variable `NSQUORUM_LOG` (in the form of `tracing`'s filters) goes before the flag.
-pub(crate) fn start(level: LogLevel) {
+pub(crate) fn start(level: LogLevel, style: &LogStyle) {
     let default = match level {
         LogLevel::Debug => "debug,openraft=info",
         // What the Raft library says at this level is about its inside.
@@ -34,5 +36,11 @@ pub(crate) fn start(level: LogLevel) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     // A second start (in tests) changes nothing.
-    drop(subscriber.with_ansi(std::io::stderr().is_terminal()).try_init());
+    drop(match style {
+        LogStyle::Plain => subscriber.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogStyle::Go { prefix } => {
+            let prefix = prefix.clone();
+            subscriber.with_ansi(false).event_format(GoLines { prefix }).try_init()
+        }
+    });
 }
