@@ -31,6 +31,7 @@ TRAPS = 55
 FOLDERS = ["crates", "tests", "examples"]
 
 NUMBER = re.compile(r"\d+(\.\d+)+")
+DIFFERS = re.compile(r"differs: (D\d+(?:, D\d+)*)")
 WORDS = re.compile(r"\b(missing|not ours)\b(:?)")
 RUST_TEST = re.compile(r"#\[(?:\w+::)*test(?:\([^\]]*\))?\]\s*((?:#\[[^\]]*\]\s*)*)(?:pub(?:\([a-z]+\))? )?(?:async )?fn (\w+)")
 
@@ -41,6 +42,7 @@ class Row:
 
     number: str
     line: int
+    behaviour: str
     tests: list = field(default_factory=list)
     differences: list = field(default_factory=list)
     # What of it no test shows; None if nothing is said.
@@ -59,11 +61,12 @@ def cells(line):
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
 
 
-def read_row(number, line, cell):
-    row = Row(number, line)
+def read_row(number, line, behaviour, cell):
+    row = Row(number, line, behaviour)
     row.tests = re.findall(r"`([^`]+)`", cell)
     words = re.sub(r"`[^`]+`", "", cell)
-    row.differences = [name for names in re.findall(r"differs: (D\d+(?:, D\d+)*)", words) for name in names.split(", ")]
+    row.differences = [name for names in DIFFERS.findall(words) for name in names.split(", ")]
+    words = DIFFERS.sub("", words)
     found = list(WORDS.finditer(words))
     for at, word in enumerate(found):
         end = found[at + 1].start() if at + 1 < len(found) else len(words)
@@ -89,7 +92,7 @@ def read_table(text):
         if len(parts) != 3:
             problems.append(f"line {number}: {parts[0]} has {len(parts)} cells, not 3")
             continue
-        rows.append(read_row(parts[0], number, parts[2]))
+        rows.append(read_row(parts[0], number, parts[1], parts[2]))
     return rows, differences, problems
 
 
@@ -198,7 +201,7 @@ def main():
     if options.missing:
         for row in rows:
             if row.missing is not None:
-                print(f"{row.number} {row.state()}: {row.missing}")
+                print(f"{row.number} {row.state()}: {row.behaviour}{' -- not: ' * bool(row.missing)}{row.missing}")
     print(counts(rows))
     return 1 if problems else 0
 
