@@ -6,7 +6,7 @@
 A row of its tables is `| number | behaviour | shown by |`. The last cell names tests in backquotes and may say in words what no test shows:
 
     `tests/decoder.rs::commands_have_nsqs_bytes`   a Rust test
-    `http_cases.py::paths`                         a Python function that is used, or a method of a test case
+    `http_cases.py::paths`                         a Python function that is used in its folder, or a test case's method
     `http_cases.py::"HTTP/1.0 without Host"`       a string in Python: the name of one case
     `interop/run::--transport`                     a word in a shell script
     `nsqjs_suite/run`                              a program that is a test as a whole
@@ -135,20 +135,39 @@ class Tree:
     def names(self, path, name):
         if path.endswith((".rs", ".py", ".go")):
             if path not in self.contents:
-                read = {".rs": rust_tests, ".py": self.python_names, ".go": go_functions}[os.path.splitext(path)[1]]
+                read = {".rs": rust_tests, ".py": python_names, ".go": go_functions}[os.path.splitext(path)[1]]
                 self.contents[path] = read(self.text(path))
-            return self.contents[path]
+            names = self.contents[path]
+            if path.endswith(".py"):
+                called = self.called(os.path.dirname(path))
+                names = {name for name in names if name[0] == '"' or name in called or name == "main" or name.startswith("test_")}
+            return names
         lines = [line for line in self.text(path).splitlines() if not line.lstrip().startswith(("#", "//"))]
         return {name} if any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", line) for line in lines) else set()
 
-    @staticmethod
-    def python_names(text):
-        tree = ast.parse(text)
-        functions = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
-        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        documentation = {id(node.body[0].value) for node in ast.walk(tree) if getattr(node, "body", None) and isinstance(node.body, list) and isinstance(node.body[0], ast.Expr)}
-        strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation}
-        return {name for name in functions if name in used or name.startswith("test_") or name == "main"} | {f'"{value}"' for value in strings}
+    def called(self, folder):
+        """What Python in a folder mentions: a function of which nobody speaks tests nothing."""
+        if folder not in self.contents:
+            names = set()
+            for path in self.files:
+                if os.path.dirname(path) == folder and path.endswith(".py"):
+                    for node in ast.walk(ast.parse(self.text(path))):
+                        if isinstance(node, ast.Name):
+                            names.add(node.id)
+                        elif isinstance(node, ast.Attribute):
+                            names.add(node.attr)
+            self.contents[folder] = names
+        return self.contents[folder]
+
+
+def python_names(text):
+    """Functions, and texts in quotes."""
+    nodes = list(ast.walk(ast.parse(text)))
+    bodies = [node.body for node in nodes if isinstance(getattr(node, "body", None), list) and node.body]
+    documentation = {id(body[0].value) for body in bodies if isinstance(body[0], ast.Expr)}
+    functions = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation}
+    return functions | {f'"{text}"' for text in texts}
 
 
 def rust_tests(text):

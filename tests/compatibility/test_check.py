@@ -31,6 +31,7 @@ PYTHON = '''
 """words"""
 def used(): yield "one case"
 def unused(): pass
+def used_elsewhere(): pass
 class Tests:
     def test_it(self): pass
 list(used())
@@ -45,6 +46,7 @@ class Names(unittest.TestCase):
         self.put("crates/a/tests/names.rs", RUST)
         self.put("crates/b/tests/names.rs", "#[test]\nfn plain() {}\n")
         self.put("tests/cases.py", PYTHON)
+        self.put("tests/driver.py", "import cases\ncases.used_elsewhere()\n")
         self.put("tests/run", "# --commented\nprogram --all\n")
         self.put("tests/driver.go", "func (c *client) Run() {}\n")
         self.tree = check.Tree(self.root)
@@ -70,7 +72,7 @@ class Names(unittest.TestCase):
         self.is_none("names.rs::plain")
 
     def test_python(self):
-        self.exists("cases.py::used", 'cases.py::"one case"', "cases.py::test_it")
+        self.exists("cases.py::used", "cases.py::used_elsewhere", 'cases.py::"one case"', "cases.py::test_it")
         self.is_none("cases.py::unused", 'cases.py::"words"', 'cases.py::"another case"')
 
     def test_programs(self):
