@@ -34,7 +34,9 @@ place() {
 lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop invoices bench cluster-bench)
 
 line_check() { ./dev check; }                                                                # acceptance 1 (part)
-line_interop() { tests/interop/run --count 100000 && tests/interop/run --count 20000 --transport all; }          # acceptance 2
+line_interop() { # acceptance 2
+    tests/interop/run --count 100000 && tests/interop/run --count 20000 --transport all --pairs all && tests/interop/run --nodes 3 --count 30000
+}
 line_invoices() { examples/invoices/run --count 5000; }                                      # acceptance 2
 line_power_cut() { NSQUORUM_KILLS=50 node_test power_cut; }                                  # acceptance 3
 line_topic_histories() {                                                                     # acceptance 4
