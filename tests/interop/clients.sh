@@ -35,7 +35,11 @@ require_tools() {
             command -v go >/dev/null || { missing+=("go") packages+=(golang-go); }
             ;;
         java)
-            command -v javac >/dev/null || { missing+=("javac") packages+=(default-jdk-headless); }
+            if ! command -v javac >/dev/null; then
+                missing+=("javac") packages+=(default-jdk-headless)
+            elif [ "$(javac -version 2>&1 | sed 's/[^0-9]*\([0-9]*\).*/\1/')" -lt 17 ]; then
+                clients_fail "javac is $(javac -version 2>&1), but 17 or newer is needed"
+            fi
             command -v mvn >/dev/null || { missing+=("mvn") packages+=(maven); }
             ;;
         *) clients_fail "require_tools does not know $tool" ;;
