@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use crate::cli::{ServeArgs, TlsRequirement, complain, start_logging};
 use crate::cluster::Joining;
 use crate::compose::{Node, NodeSettings};
+use crate::descriptors;
 use crate::exit::Exit;
 use addresses::{Address, Addresses, host_name, write_ports_file};
 
@@ -42,6 +43,7 @@ pub(crate) fn run(args: &ServeArgs) -> Exit {
         return Exit::Usage;
     }
     stop_on_panic();
+    descriptors::raise_limit();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = args.worker_threads {
         runtime.worker_threads(threads.get());
