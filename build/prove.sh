@@ -16,6 +16,16 @@ export NSQUORUM_SEED
 
 cluster_test() { cargo test --locked --release -p nsquorum-cluster-tests --test "$1" -- --nocapture --test-threads 1 "${@:2}"; }
 node_test() { cargo test --locked --release -p nsquorum-node-tests --test "$1" -- --nocapture --test-threads 1 "${@:2}"; }
+# The path of the pinned stock nsqd, built where it is not yet.
+stock_nsqd() (
+    # shellcheck source=tests/interop/clients.sh
+    . tests/interop/clients.sh
+    # shellcheck source=tests/stock/programs.sh
+    . tests/stock/programs.sh
+    require_tools go
+    stock_programs
+    echo "$stock_bin/nsqd"
+)
 
 # Where a line's log and result are: the name says what it ran on.
 place() {
@@ -31,7 +41,7 @@ place() {
 }
 
 # Names of the lines, in the order in which they run: cheap ones first.
-lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop invoices bench cluster-bench)
+lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory connections restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop invoices bench cluster-bench)
 
 line_check() { ./dev check; }                                                                # acceptance 1 (part)
 line_interop() { # acceptance 2
@@ -56,6 +66,9 @@ line_cluster_bench() {                                                          
 }
 line_disk_full() { NSQUORUM_FULL_DISKS=20 node_test disk_full; }                                                 # acceptance 7
 line_memory() { NSQUORUM_BACKLOG=1000000 node_test memory; }                                 # acceptance 7
+line_connections() { # all of NSQ, 4
+    NSQUORUM_STOCK_NSQD=$(stock_nsqd) NSQUORUM_CONNECTIONS=10000 NSQUORUM_BUSY_CONNECTIONS=1000 NSQUORUM_BUSY_MESSAGES=200 node_test connections
+}
 line_clusters() { cluster_test three_nodes; }                                                 # three replicas, 1 (small)
 line_quorum_loss() { cluster_test quorum_loss; }                                             # three replicas, 4
 line_many_topics() { NSQUORUM_TOPICS=500 cluster_test many_topics; }                          # three replicas, 9
