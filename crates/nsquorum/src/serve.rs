@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use crate::cli::{ServeArgs, TlsRequirement};
 use crate::cluster::Joining;
 use crate::compose::{Node, NodeSettings};
+use crate::descriptors;
 use crate::exit::Exit;
 use addresses::{Address, Addresses, write_ports_file};
 pub(crate) use addresses::{host_name, resolve};
@@ -39,6 +40,7 @@ const SECONDS_BUCKETS: [f64; 15] = [
 /// Runs a node until a signal or a failure.
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Stopped> {
     stop_on_panic();
+    descriptors::raise_limit();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = args.worker_threads {
         runtime.worker_threads(threads.get());
