@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""The same HTTP requests to stock nsqd and to nsquorum: every difference is an error, unless it is deliberate.
+
+    http_differential.py --stock-programs DIR --binary FILE [--nodes N] [--only WORD] [--verbose]
+
+With `--nodes 3` a cluster is asked through its last node. What is deliberate is the list below, each with its reason; an entry that
+fits nothing any more is an error too.
+"""
+
+import argparse
+import pathlib
+import re
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+
+import servers
+from comparison import differences
+from http_cases import FLAGS, Case, World, all_cases
+
+
+@dataclass
+class Deliberate:
+    """Cases (a pattern) that may differ at places (a pattern), and why."""
+
+    cases: str
+    where: str
+    why: str
+    # What our value has to be there; any by default.
+    ours: str = ".*"
+    seen: int = field(default=0)
+
+    def covers(self, case, difference):
+        patterns = [(self.cases, case), (self.where, difference.where), (self.ours, difference.ours)]
+        return all(re.fullmatch(pattern, text, re.DOTALL) for pattern, text in patterns)
+
+
+DELIBERATE = []
+
+
+def run(step, world):
+    deadline = time.monotonic() + servers.PATIENCE_S
+    for _ in step.run(world):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"error: {world.server.name}: {step.name}: not within {servers.PATIENCE_S} s; it has {world.stats()}")
+        time.sleep(0.02)
+
+
+def compare(stock, node, options):
+    worlds = [World(server) for server in (stock, node)]
+    count = failed = 0
+    for case in all_cases():
+        if not isinstance(case, Case):
+            for world in worlds:
+                run(case, world)
+            continue
+        if options.only and options.only not in case.name:
+            continue
+        count += 1
+        answers = [world.answer(case) for world in worlds]
+        if options.verbose:
+            print(f"{case.name}\n    {answers[0]}")
+        open_ones = []
+        for difference in differences(*answers):
+            allowed = [entry for entry in DELIBERATE if entry.covers(case.name, difference)]
+            for entry in allowed:
+                entry.seen += 1
+            if not allowed:
+                open_ones.append(difference)
+        if open_ones:
+            failed += 1
+            print(f"DIFFERENT {case.name}")
+            for difference in open_ones:
+                print(f"    {difference}")
+    for world in worlds:
+        world.close()
+    return count, failed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stock-programs", required=True, type=pathlib.Path)
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--only", default="", help="only requests with this in their names")
+    parser.add_argument("--verbose", action="store_true", help="print every answer of stock nsqd")
+    options = parser.parse_args()
+    started = []
+    with tempfile.TemporaryDirectory(prefix="nsquorum-differential.") as directory:
+        directory = pathlib.Path(directory)
+        try:
+            started.append(servers.start_stock(options.stock_programs, directory, FLAGS))
+            started += servers.start_nodes(options.binary, directory, FLAGS, options.nodes)
+            count, failed = compare(started[0], started[-1], options)
+        finally:
+            exits = [server.stop() for server in started]
+    if any(exits):
+        print(f"FAILED: exit codes {exits}")
+        failed += 1
+    if not options.only:
+        for entry in DELIBERATE:
+            if not entry.seen:
+                failed += 1
+                print(f"STALE: nothing differs any more as this says: {entry}")
+    print(f"{count} requests to stock nsqd and {options.nodes} node(s): {failed} different, {len(DELIBERATE)} deliberate differences")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
