@@ -22,6 +22,8 @@ VOLATILE_TEXT = [
     (r"connected: (\d+m)?\d+s", "connected: <duration>"),
     (r"(?m)^(   (?:heap|gc|next)_\w+ +\t)\d+$", r"\1<number>"),
     (r":\d{4,5} ", ":<port> "),
+    # Deliberate, see `backend_depth` in http_differential.py.
+    (r"be-depth: \d+ +", "be-depth: <number> "),
 ]
 
 

@@ -29,14 +29,33 @@ class Deliberate:
     why: str
     # What our value has to be there; any by default.
     ours: str = ".*"
-    seen: int = field(default=0)
+    seen: int = field(default=0, repr=False)
 
     def covers(self, case, difference):
         patterns = [(self.cases, case), (self.where, difference.where), (self.ours, difference.ours)]
         return all(re.fullmatch(pattern, text, re.DOTALL) for pattern, text in patterns)
 
 
-DELIBERATE = []
+DELIBERATE = [
+    Deliberate(r"GET /stats.*", r"\.topics\[\]\.(replication_factor|in_sync_replicas)", "what only a replicated node can say; tools pass over it", r"\d+"),
+    Deliberate(r"GET /stats.*", r".*\.backend_depth", "everything is on disk, so this is the depth", r"\d+"),
+    Deliberate(r"GET /stats.*", r".*\.topology_(zone|region)", "of nsqd's releases after 1.3.0", ""),
+    Deliberate(r"GET /info.*", r"\.topology_(zone|region)", "of nsqd's releases after 1.3.0", ""),
+    Deliberate(r"GET /stats.*", "text, first line", "what nsqd was built with", r"'nsqd v1\.3\.0 \(nsquorum\)'"),
+    Deliberate(r".* /debug/pprof.*", ".*", "profiles are in Go's own form"),
+    Deliberate(r"PUT /debug/setblockrate.*|POST /debug/freememory.*", "status", "nsqd does it and then answers 500 by accident", "200"),
+    Deliberate(r"PUT /debug/setblockrate.*|POST /debug/freememory.*", "header .*|text, first line", "the same", "None|''"),
+    Deliberate(r"PUT /debug/setblockrate .*form.*", ".*", "parameters come from the query string only, here too"),
+    Deliberate(r"POST .*\b(300000|3000000) bytes.*", "header connection|alive", "nsqd closes when more than 256 KiB of a body are left; here it is 4 MiB", "None|True"),
+    Deliberate(r"POST /topic/delete, topic: (ephemeral|64 with suffix)", ".*", "an ephemeral topic stays when its last channel goes"),
+    Deliberate(r"GET /config/id", ".*", "message ids have no number of a node in them"),
+    Deliberate(r"(GET|PUT) /config/nsqlookupd_tcp_addresses.*", "text, first line", "no list is an empty one", r"'\[\]'"),
+    Deliberate(r"GET /STATS\?a=<b>.*", ".*", "characters that no request line may have are refused by the HTTP library"),
+    Deliberate(r"GET /ping#x", ".*", "a fragment, which no client sends, is cut off by the HTTP library"),
+    Deliberate(r"a bad .*|two lengths|an unknown transfer encoding", "status|header content-type|text, first line", "the HTTP library refuses without words", "400|None|''"),
+    Deliberate(r"a broken chunk", "header connection", "closed all the same", "None"),
+    Deliberate(r"empty lines before the request", ".*", "servers should ignore them (RFC 9112, 2.2)"),
+]
 
 
 def run(step, world):
