@@ -9,31 +9,14 @@ fits nothing any more is an error too.
 
 import argparse
 import pathlib
-import re
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
 
 import servers
 from comparison import differences
+from differential import Deliberate, report, show_logs, stale, unexpected
 from http_cases import FLAGS, Case, World, all_cases
-
-
-@dataclass
-class Deliberate:
-    """Cases (a pattern) that may differ at places (a pattern), and why."""
-
-    cases: str
-    where: str
-    why: str
-    # What our value has to be there; any by default.
-    ours: str = ".*"
-    seen: int = field(default=0, repr=False)
-
-    def covers(self, case, difference):
-        patterns = [(self.cases, case), (self.where, difference.where), (self.ours, difference.ours)]
-        return all(re.fullmatch(pattern, text, re.DOTALL) for pattern, text in patterns)
 
 
 DELIBERATE = [
@@ -80,18 +63,7 @@ def compare(stock, node, options):
         answers = [world.answer(case) for world in worlds]
         if options.verbose:
             print(f"{case.name}\n    {answers[0]}")
-        open_ones = []
-        for difference in differences(*answers):
-            allowed = [entry for entry in DELIBERATE if entry.covers(case.name, difference)]
-            for entry in allowed:
-                entry.seen += 1
-            if not allowed:
-                open_ones.append(difference)
-        if open_ones:
-            failed += 1
-            print(f"DIFFERENT {case.name}")
-            for difference in open_ones:
-                print(f"    {difference}")
+        failed += report(case.name, unexpected(case.name, differences(*answers), DELIBERATE))
     for world in worlds:
         world.close()
     return count, failed
@@ -114,14 +86,13 @@ def main():
             count, failed = compare(started[0], started[-1], options)
         finally:
             exits = [server.stop() for server in started]
+        if failed or any(exits):
+            show_logs(started)
     if any(exits):
         print(f"FAILED: exit codes {exits}")
         failed += 1
     if not options.only:
-        for entry in DELIBERATE:
-            if not entry.seen:
-                failed += 1
-                print(f"STALE: nothing differs any more as this says: {entry}")
+        failed += stale(DELIBERATE)
     print(f"{count} requests to stock nsqd and {options.nodes} node(s): {failed} different, {len(DELIBERATE)} deliberate differences")
     return 1 if failed else 0
 
