@@ -318,11 +318,19 @@ def statistics():
 
         return Step(f"{topic}/{channel} has {wanted}", run)
 
+    def listen(world):
+        """Without it a new leader, which a cluster may get at any time, would delete the channel."""
+        client = world.client()
+        client.identify(client_id="a listener", heartbeat_interval=60_000)
+        client.ok(b"SUB stats.a c#ephemeral")
+        yield from ()
+
     yield case("POST", "/topic/create?topic=stats.a", b"")
     yield case("POST", "/topic/create?topic=stats.b", b"")
     yield case("POST", "/topic/pause?topic=stats.b", b"")
     yield case("POST", "/channel/create?topic=stats.a&channel=z", b"")
     yield case("POST", "/channel/create?topic=stats.a&channel=c%23ephemeral", b"")
+    yield Step("a consumer of the ephemeral channel", listen)
     yield case("POST", "/channel/create?topic=stats.a&channel=paused", b"")
     yield case("POST", "/channel/pause?topic=stats.a&channel=paused", b"")
     yield case("POST", "/channel/create?topic=stats.b&channel=c", b"")
