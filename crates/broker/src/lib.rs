@@ -15,6 +15,7 @@ mod cluster_tests;
 mod dice;
 #[cfg(test)]
 mod histories;
+mod latency;
 mod leases;
 mod node;
 mod outages;
@@ -27,6 +28,7 @@ mod topic_leader;
 mod wire;
 
 pub use admission::{Admission, Admitted};
+pub use latency::{LatencyPercentile, LatencySettings, LatencySummary, Quantile};
 pub use leases::{Delivery, DeliveryToken, Emptied, LeaseEvent, LeaseOutcome, LeaseTable, NotHeld, OrphanedLeases};
 pub use nsquorum_consensus::{
     ClusterStatus, GroupStatus, LeaderLocation, Liveness, NodeDescription, NodeIdentity, NodeStatus, ReplicaProgress,
