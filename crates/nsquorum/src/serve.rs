@@ -5,6 +5,7 @@
 //! in progress are answered, consumers are closed, then the groups and the store.
 
 mod addresses;
+mod settings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +15,14 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use nsquorum_broker::NodeDescription;
 use nsquorum_environment::Environment;
 use nsquorum_frontend::tls::{ClientTls, ServerTls};
-use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, TcpServer};
+use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, StatsdPusher, TcpServer};
 use nsquorum_http::{Gate, Listener, StopSignal, StopSource, TlsRequired};
 use nsquorum_lookup::LookupFrontend;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::cli::{ServeArgs, TlsRequirement, complain, start_logging};
+use crate::cli::{LogFilter, ServeArgs, TlsRequirement, complain, start_logging};
 use crate::cluster::Joining;
 use crate::compose::{Node, NodeSettings};
 use crate::exit::Exit;
@@ -36,7 +37,7 @@ const SECONDS_BUCKETS: [f64; 15] = [
 
 /// Runs a node until a signal or a failure.
 pub(crate) fn run(args: &ServeArgs) -> Exit {
-    start_logging(args.log_level);
+    let log_filter = start_logging(args.log_level);
     if let Err(complaint) = args.limits() {
         complain(&complaint);
         return Exit::Usage;
@@ -53,7 +54,7 @@ pub(crate) fn run(args: &ServeArgs) -> Exit {
             return Exit::Failed;
         }
     };
-    match runtime.block_on(serve(args)) {
+    match runtime.block_on(serve(args, log_filter)) {
         Ok(()) => Exit::Ok,
         Err(stopped) => {
             complain(&format!("{:#}", stopped.cause));
@@ -109,7 +110,7 @@ struct Gates {
     lookup_http: Arc<Gate<LookupFrontend>>,
 }
 
-async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
+async fn serve(args: &ServeArgs, log_filter: LogFilter) -> Result<(), Stopped> {
     let mut signals = Signals::new()?;
     let environment = Environment::system();
     let started_at = environment.clock.wall();
@@ -163,10 +164,17 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
     gates.http.open(HttpFrontend::new(
         broker.clone(),
         Arc::clone(&config),
+        settings::effective(args, &config, &description, log_filter),
         registry.clone(),
         Some(prometheus.clone()),
         ports,
     ));
+    if let Some(statsd) = args
+        .metrics
+        .statsd(&description.broadcast_address, description.http_port)
+    {
+        servers.spawn(StatsdPusher::new(&broker, statsd).run(broker.clone(), stopped.clone()));
+    }
     gates
         .lookup_http
         .open(LookupFrontend::new(broker.clone(), description.into()));

@@ -4,6 +4,7 @@ mod bytes;
 mod duration;
 mod inspect;
 mod logging;
+mod metrics_args;
 mod publish;
 mod serve_args;
 mod session_args;
@@ -98,7 +99,7 @@ pub(crate) fn complain(text: &str) {
     drop(writeln!(std::io::stderr().lock(), "nsquorum: {text}"));
 }
 
-pub(crate) use logging::start as start_logging;
+pub(crate) use logging::{LogFilter, start as start_logging};
 
 #[cfg(test)]
 mod tests {

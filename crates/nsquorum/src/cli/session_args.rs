@@ -48,10 +48,10 @@ pub(crate) struct SessionArgs {
     auth_http_request_method: Method,
     /// How long a connection to an auth server may take to be made.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse)]
-    http_client_connect_timeout: Duration,
+    pub(crate) http_client_connect_timeout: Duration,
     /// How long an auth server may take to answer.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
-    http_client_request_timeout: Duration,
+    pub(crate) http_client_request_timeout: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,6 +80,11 @@ impl SessionArgs {
             snappy: self.snappy,
             ..ServerFeatures::default()
         }
+    }
+
+    /// The auth servers as they were given.
+    pub(crate) fn auth_addresses(&self) -> &[String] {
+        &self.auth_http_address
     }
 
     /// The most consumers of one channel.
