@@ -1,14 +1,14 @@
-//! What a request must be before any endpoint sees it: Go's server refuses the rest by itself.
+//! What a request must be before any endpoint sees it: Go's server answers the rest by itself.
 
 use hyper::body::Body as _;
 use hyper::header::{CONTENT_LENGTH, EXPECT, HOST};
-use hyper::{StatusCode, Version};
+use hyper::{Method, StatusCode, Version};
 
-use crate::reply::refused_by_go;
+use crate::reply::{options_of_the_server, refused_by_go};
 use crate::{Request, Response};
 
-/// The refusal of a request that Go's server would not hand on.
-pub(crate) fn refusal(request: &Request) -> Option<Response> {
+/// The answer to a request that Go's server would not hand on.
+pub(crate) fn answered_by_go(request: &Request) -> Option<Response> {
     let headers = request.headers();
     match headers.get_all(HOST).iter().count() {
         0 if request.version() == Version::HTTP_11 => {
@@ -19,7 +19,11 @@ pub(crate) fn refusal(request: &Request) -> Option<Response> {
         _ => return Some(refused_by_go(StatusCode::BAD_REQUEST, "400 Bad Request")),
     }
     let is_unknown = headers.contains_key(EXPECT) && !expects_continue(request);
-    is_unknown.then(|| refused_by_go(StatusCode::EXPECTATION_FAILED, ""))
+    if is_unknown {
+        return Some(refused_by_go(StatusCode::EXPECTATION_FAILED, ""));
+    }
+    let is_for_all = request.method() == Method::OPTIONS && request.uri().path() == "*";
+    is_for_all.then(options_of_the_server)
 }
 
 /// Whether the client waits for `100 Continue` before it sends the body.

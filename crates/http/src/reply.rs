@@ -174,6 +174,11 @@ fn nsq(mut response: Response) -> Response {
     response
 }
 
+/// What Go's server says to `OPTIONS *`.
+pub(crate) fn options_of_the_server() -> Response {
+    response(StatusCode::OK, None, Bytes::new())
+}
+
 /// What Go's server says by itself of a request that no handler gets to see. The connection ends with it.
 pub(crate) fn refused_by_go(status: StatusCode, text: &'static str) -> Response {
     let mut response = response(status, (!text.is_empty()).then_some(TEXT), text.into());
@@ -184,9 +189,6 @@ pub(crate) fn refused_by_go(status: StatusCode, text: &'static str) -> Response 
 }
 
 fn with_allow(mut response: Response, allow: &str) -> Response {
-    if allow.is_empty() {
-        return response;
-    }
     if let Ok(allow) = HeaderValue::from_str(allow) {
         response.headers_mut().insert(ALLOW, allow);
     }

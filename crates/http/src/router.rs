@@ -37,7 +37,7 @@ pub enum Resolution<E> {
     WithParameter(E, String),
     /// Not this path, but this one.
     Redirect(String),
-    /// OPTIONS: the methods of the path; empty for `*`, which Go's server answers without asking its router.
+    /// OPTIONS: the methods of the path.
     Options(String),
     /// The path has other methods: these.
     MethodNotAllowed(String),
@@ -61,9 +61,6 @@ impl<E: Copy> Router<E> {
 
     /// Looks up a request. The path is as it came; what counts is the path without escapes, as in Go.
     pub fn resolve(&self, method: &Method, path: &str) -> Resolution<E> {
-        if path == "*" && method == Method::OPTIONS {
-            return Resolution::Options(String::new());
-        }
         let Some(path) = unescape(path) else {
             return Resolution::Malformed;
         };
@@ -219,10 +216,6 @@ mod tests {
         assert_eq!(
             ROUTER.resolve(&Method::OPTIONS, "/both"),
             Resolution::Options("GET, OPTIONS, PUT".into())
-        );
-        assert_eq!(
-            ROUTER.resolve(&Method::OPTIONS, "*"),
-            Resolution::Options(String::new())
         );
     }
 
