@@ -1,6 +1,7 @@
 """HTTP as bytes: a request is sent exactly as it is written, an answer is taken apart and nothing is repaired."""
 
 import socket
+import ssl
 from dataclasses import dataclass, field
 
 TIMEOUT_S = 30
@@ -24,9 +25,13 @@ class Closed(Exception):
 
 
 class Connection:
-    def __init__(self, port):
+    def __init__(self, port, tls=False):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            self.socket = context.wrap_socket(self.socket)
         self.buffer = b""
 
     def __enter__(self):
@@ -108,9 +113,9 @@ class Connection:
             return False
 
 
-def ask(port, request, method, alive=False):
+def ask(port, request, method, alive=False, tls=False):
     """One request on its own connection. `request` is bytes, or a list of bytes and of functions of the connection."""
-    with Connection(port) as connection:
+    with Connection(port, tls) as connection:
         for part in [request] if isinstance(request, bytes) else request:
             if callable(part):
                 part(connection)

@@ -1,6 +1,7 @@
 """What stock nsqd and nsquorum are both asked, in this order: later requests see what earlier ones have made."""
 
 import json
+import re
 import struct
 import urllib.parse
 from dataclasses import dataclass
@@ -37,12 +38,14 @@ class Step:
 class World:
     """What steps keep of each server."""
 
-    def __init__(self, server):
+    def __init__(self, server, tls=False):
         self.server = server
+        self.tls = tls
         self.clients = []
 
     def ask(self, request, method, alive=False):
-        return ask(self.server.http_port, request, method, alive)
+        port = self.server.https_port if self.tls else self.server.http_port
+        return ask(port, request, method, alive, self.tls)
 
     def answer(self, case):
         """The answer to a case, without what only this server can say."""
@@ -286,12 +289,25 @@ def config():
         yield case("PUT", "/config/log_level", level.encode("latin-1"), name=f"PUT /config/log_level {level[:10]!r}")
     yield case("GET", "/config/log_level")
     yield case("PUT", "/config/log_level", b"info")
+    yield Step("the log follows the level", log_follows)
     # Addresses where nobody listens: they must be resolvable, because nsqd waits for names.
     for value in [b'["127.0.0.1:1"]', b'["127.0.0.1:1","127.0.0.1:2"]', b" [ ] ", b"[]", b"null", b"", b"x", b'"127.0.0.1:1"', b"[1]", b'[null]', b'{"a":1}', b'["a"] x', b'["127.0.0.1:1",]', b"x" * 3000]:
         yield case("PUT", "/config/nsqlookupd_tcp_addresses", value, name=f"PUT /config/nsqlookupd_tcp_addresses {value[:40]!r}")
         yield case("GET", "/config/nsqlookupd_tcp_addresses", name=f"GET /config/nsqlookupd_tcp_addresses after {value[:40]!r}")
     yield case("PUT", "/config/nsqlookupd_tcp_addresses", b"[]")
     yield chunked("PUT", "/config/log_level", [b"in", b"fo"], name="PUT /config/log_level in chunks")
+
+
+def log_follows(world):
+    def changes(level):
+        """How many changes are in the log after one more."""
+        assert world.ask(request("PUT", "/config/log_level", level), "PUT").status == 200
+        return len(re.findall("changed over HTTP|PUT /config/log_level", world.server.log.read_text()))
+
+    quiet = changes(b"error")
+    assert changes(b"error") == quiet, f"{world.server.name} logs below its level"
+    assert changes(b"info") == quiet + 1, f"{world.server.name} does not log at its level"
+    yield from ()
 
 
 def debugging():
@@ -395,6 +411,19 @@ def statistics():
     yield case("POST", "/channel/delete?topic=stats.a&channel=paused", b"")
     yield case("POST", "/channel/delete?topic=stats.a&channel=paused", b"")
     yield case("GET", "/stats?format=json&topic=stats.a&include_mem=0")
+
+
+def tls_cases():
+    """Where TLS is required, or not; the same over both ports."""
+    for target in ["/ping", "/stats?format=json&include_mem=0", "/info", "/nothing", "/ping/", "//ping", "/config/tls_required", "/config/tls_client_auth_policy", "/config/tls_min_version"]:
+        yield case("GET", target)
+    for method in ["HEAD", "OPTIONS", "DELETE"]:
+        yield case(method, "/ping")
+    yield case("OPTIONS", "*")
+    yield case("POST", "/pub?topic=tls", b"x")
+    yield case("POST", "/pub?topic=tls", b"b" * (MAX_MSG_SIZE + 1))
+    yield case("GET", "/ping", None, "Connection: close")
+    yield case("GET", "/stats?format=json&include_mem=0&topic=tls")
 
 
 def all_cases():

@@ -16,7 +16,7 @@ import time
 import servers
 from comparison import differences
 from differential import Deliberate, report, show_logs, stale, unexpected
-from http_cases import FLAGS, Case, World, all_cases
+from http_cases import FLAGS, Case, World, all_cases, tls_cases
 
 
 DELIBERATE = [
@@ -49,10 +49,18 @@ def run(step, world):
         time.sleep(0.02)
 
 
-def compare(stock, node, options):
-    worlds = [World(server) for server in (stock, node)]
+CERTIFICATE = pathlib.Path(__file__).parent.parent / "interop" / "certificate"
+
+
+def tls_flags(required):
+    pair = [f"--tls-cert={CERTIFICATE / 'cert.pem'}", f"--tls-key={CERTIFICATE / 'key.pem'}"]
+    return [*FLAGS, *pair, f"--tls-required={required}", "--https-address=127.0.0.1:0"]
+
+
+def compare(stock, node, options, cases, tls=False):
+    worlds = [World(server, tls) for server in (stock, node)]
     count = failed = 0
-    for case in all_cases():
+    for case in cases:
         if not isinstance(case, Case):
             for world in worlds:
                 run(case, world)
@@ -77,20 +85,30 @@ def main():
     parser.add_argument("--only", default="", help="only requests with this in their names")
     parser.add_argument("--verbose", action="store_true", help="print every answer of stock nsqd")
     options = parser.parse_args()
-    started = []
-    with tempfile.TemporaryDirectory(prefix="nsquorum-differential.") as directory:
-        directory = pathlib.Path(directory)
-        try:
-            started.append(servers.start_stock(options.stock_programs, directory, FLAGS))
-            started += servers.start_nodes(options.binary, directory, FLAGS, options.nodes)
-            count, failed = compare(started[0], started[-1], options)
-        finally:
-            exits = [server.stop() for server in started]
-        if failed or any(exits):
-            show_logs(started)
-    if any(exits):
-        print(f"FAILED: exit codes {exits}")
-        failed += 1
+    runs = [
+        (FLAGS, all_cases(), [False]),
+        (tls_flags("true"), list(tls_cases()), [False, True]),
+        (tls_flags("tcp-https"), list(tls_cases()), [False, True]),
+    ]
+    count = failed = 0
+    for flags, cases, transports in runs:
+        started, failed_here = [], 0
+        with tempfile.TemporaryDirectory(prefix="nsquorum-differential.") as directory:
+            directory = pathlib.Path(directory)
+            try:
+                started.append(servers.start_stock(options.stock_programs, directory, flags))
+                started += servers.start_nodes(options.binary, directory, flags, options.nodes)
+                for tls in transports:
+                    asked, different = compare(started[0], started[-1], options, cases, tls)
+                    count, failed_here = count + asked, failed_here + different
+            finally:
+                exits = [server.stop() for server in started]
+            if any(exits):
+                print(f"FAILED: exit codes {exits}")
+                failed_here += 1
+            if failed_here:
+                show_logs(started)
+        failed += failed_here
     if not options.only:
         failed += stale(DELIBERATE)
     print(f"{count} requests to stock nsqd and {options.nodes} node(s): {failed} different, {len(DELIBERATE)} deliberate differences")

@@ -20,6 +20,8 @@ class Server:
     data: pathlib.Path
     tcp_port: int
     http_port: int
+    # Only with a certificate.
+    https_port: int | None = None
 
     def own_values(self):
         """What only this server has, and what it is called in a comparison."""
@@ -29,6 +31,7 @@ class Server:
             (f"127.0.0.1:{self.http_port}", "<http address>"),
             (str(self.tcp_port), "11111"),
             (str(self.http_port), "22222"),
+            *([(str(self.https_port), "33333")] if self.https_port else []),
         ]
 
     def stop(self):
@@ -63,11 +66,11 @@ def start_stock(programs, directory, flags):
     def ports():
         if process.poll() is not None:
             raise SystemExit(f"error: stock nsqd ended:\n{log.read_text()}")
-        found = dict(re.findall(r"(TCP|HTTP): listening on 127\.0\.0\.1:(\d+)", log.read_text()))
-        return (int(found["TCP"]), int(found["HTTP"])) if len(found) == 2 else None
+        found = dict(re.findall(r"(TCP|HTTP|HTTPS): listening on 127\.0\.0\.1:(\d+)", log.read_text()))
+        wanted = ["TCP", "HTTP", *(["HTTPS"] if any(flag.startswith("--tls-cert") for flag in flags) else [])]
+        return [int(found[kind]) for kind in wanted] if set(wanted) <= set(found) else None
 
-    tcp, http = until(ports, "the start of stock nsqd")
-    return Server("nsqd", process, log, data, tcp, http)
+    return Server("nsqd", process, log, data, *until(ports, "the start of stock nsqd"))
 
 
 def start_node(binary, directory, flags, name="node", cluster=()):
@@ -89,8 +92,8 @@ def ready(name, process, log, data, ports):
         return json.loads(ports.read_text()) if ports.exists() else None
 
     found = until(read, f"the start of {name}")
-    tcp, http = (int(found[kind].rsplit(":", 1)[1]) for kind in ("tcp", "http"))
-    return Server(name, process, log, data, tcp, http)
+    kinds = [kind for kind in ("tcp", "http", "https") if found[kind]]
+    return Server(name, process, log, data, *(int(found[kind].rsplit(":", 1)[1]) for kind in kinds))
 
 
 def start_nodes(binary, directory, flags, count):
