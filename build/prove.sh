@@ -41,14 +41,10 @@ place() {
 }
 
 # Names of the lines, in the order in which they run: cheap ones first.
-lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop nsqjs-suite stock-lookup stock-tools invoices bench cluster-bench)
+lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory connections restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop nsqjs-suite stock-lookup stock-tools invoices bench cluster-bench)
 
 line_check() { ./dev check; }                                                                # acceptance 1 (part)
-line_interop() { tests/interop/run --count 100000 && tests/interop/run --count 20000 --transport all; }          # acceptance 2
 line_nsqjs_suite() { tests/interop/nsqjs_suite/run; }                                        # all of NSQ 2
-lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory connections restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop invoices bench cluster-bench)
-
-line_check() { ./dev check; }                                                                # acceptance 1 (part)
 line_interop() { # acceptance 2
     tests/interop/run --count 100000 && tests/interop/run --count 20000 --transport all --pairs all && tests/interop/run --nodes 3 --count 30000
 }

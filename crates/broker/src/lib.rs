@@ -17,6 +17,7 @@ mod dice;
 #[cfg(test)]
 mod histories;
 mod held;
+mod latency;
 mod leases;
 mod node;
 mod outages;
@@ -30,6 +31,7 @@ mod wire;
 
 pub use admission::{Admission, Admitted};
 pub use held::HeldTopics;
+pub use latency::{LatencyPercentile, LatencySettings, LatencySummary, Quantile};
 pub use leases::{Delivery, DeliveryToken, Emptied, LeaseEvent, LeaseOutcome, LeaseTable, NotHeld, OrphanedLeases};
 pub use nsquorum_consensus::{
     ClusterStatus, GroupStatus, LeaderLocation, Liveness, NodeDescription, NodeIdentity, NodeStatus, ReplicaProgress,

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admission::{Admission, Admitted};
 use crate::deletions::Deletions;
 use crate::held::HeldTopics;
+use crate::latency::LatencySettings;
 use crate::outages::Outages;
 use crate::peers::Peers;
 use crate::publish::{PublishError, PublishTicket};
@@ -35,7 +36,7 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a scrape of metrics waits for a topic whose leadership moves.
 const LED_STATS_TIMEOUT: Duration = Duration::from_millis(500);
-/// A node that has not answered for this long is not listed any more: every listed node costs each consumer a connection and a share of
+/// A node that has not answered for this long is not listed any more, and does not count for a majority: every listed node costs each consumer a connection and a share of
 /// its messages in flight. Long enough that a restart changes nothing.
 const UNLISTED_AFTER: Duration = Duration::from_secs(5);
 /// How long a node that stops waits until what its clients were done with is in the logs. Without a majority it never will be.
@@ -108,6 +109,8 @@ pub struct BrokerConfig {
     pub tail_bytes_max: usize,
     /// Free disk space, as the store last saw it; cheap to call.
     pub space: Arc<dyn Fn() -> SpaceState + Send + Sync>,
+    /// Which percentiles of the time from publish to FIN are measured for `/stats`; `None` for none.
+    pub latency: Option<LatencySettings>,
 }
 
 /// The leader of one topic, as the router knows it.
@@ -440,20 +443,26 @@ impl Broker {
         stats_of(leaders, channel, ADMIN_TIMEOUT).await
     }
 
-    /// Statistics of the topics that this node leads, by name.
-    pub async fn led_stats(&self) -> Vec<TopicStats> {
+    /// The topics that this node leads, by name.
+    pub fn led_topics(&self) -> Vec<TopicName> {
         let Some(cluster) = self.0.cluster.get() else {
             return Vec::new();
         };
         let me = cluster.identity().node;
-        let led: Vec<TopicName> = {
-            let metadata = cluster.metadata();
-            let state = metadata.borrow();
-            let is_led = |group| cluster.leader(group).borrow().is_some_and(|leader| leader.node == me);
-            let topics = state.topics().filter(|(_, record)| is_led(record.group));
-            topics.map(|(name, _)| name).collect()
-        };
-        let leaders = led.iter().filter_map(|topic| self.existing(topic)).collect();
+        let metadata = cluster.metadata();
+        let state = metadata.borrow();
+        let is_led = |group| cluster.leader(group).borrow().is_some_and(|leader| leader.node == me);
+        let topics = state.topics().filter(|(_, record)| is_led(record.group));
+        topics.map(|(name, _)| name).collect()
+    }
+
+    /// Statistics of the topics that this node leads, by name.
+    pub async fn led_stats(&self) -> Vec<TopicStats> {
+        let leaders = self
+            .led_topics()
+            .iter()
+            .filter_map(|topic| self.existing(topic))
+            .collect();
         // Answered by another node, if the leadership has just moved: that one shows the topic.
         let mut led = stats_of(leaders, None, LED_STATS_TIMEOUT).await;
         led.retain(|topic| topic.is_leader);
@@ -506,7 +515,8 @@ impl Broker {
     pub fn health(&self) -> Health {
         match (self.0.config.space)() {
             _ if self.0.cluster.get().is_none() => Health::NotOk("recovering".into()),
-            SpaceState::Ok => Health::Ok,
+            SpaceState::Ok if self.is_among_majority() => Health::Ok,
+            SpaceState::Ok => Health::NotOk("no majority of the cluster's nodes answers".into()),
             SpaceState::RefusePublishes | SpaceState::RefuseAll => {
                 Health::NotOk("disk space is below the watermark".into())
             }
@@ -618,20 +628,31 @@ impl Broker {
     }
 }
 
+/// Asks all leaders at once; `timeout` is for all together.
 async fn stats_of(
     leaders: Vec<mpsc::UnboundedSender<TopicInput>>,
     channel: Option<&ChannelName>,
     timeout: Duration,
 ) -> Vec<TopicStats> {
-    let mut stats = Vec::with_capacity(leaders.len());
-    for leader in leaders {
+    let ask = |leader: mpsc::UnboundedSender<TopicInput>| {
         let (answer, answered) = oneshot::channel();
         drop(leader.send(TopicInput::Client(LeaderInput::Stats {
             channel: channel.cloned(),
             answer,
         })));
-        // A topic that nobody leads has nothing to show.
-        stats.extend(tokio::time::timeout(timeout, answered).await.into_iter().flatten());
+        answered
+    };
+    let all: Vec<_> = leaders.into_iter().map(ask).collect();
+    let timeout = tokio::time::sleep(timeout);
+    tokio::pin!(timeout);
+    let mut stats = Vec::with_capacity(all.len());
+    for answered in all {
+        tokio::select! {
+            biased;
+            answer = answered => stats.extend(answer),
+            // A topic that nobody leads has nothing to show. Those behind it may have answered long since.
+            () = &mut timeout => {}
+        }
     }
     stats
 }
@@ -686,6 +707,7 @@ impl TopicHost for Broker {
                 name,
                 group,
                 limits: LeaderLimits::default(),
+                latency: inner.config.latency.clone(),
                 environment: inner.config.environment.clone(),
                 cluster,
                 tail: inner.tail.clone(),

@@ -3,6 +3,7 @@
 use nsquorum_environment::WallTime;
 use nsquorum_protocol::{ChannelName, TopicName};
 
+use crate::latency::LatencySummary;
 use crate::subscription::SubscriptionId;
 
 /// Who a consumer says it is, and what it negotiated. Shown as nsqd shows it.
@@ -66,6 +67,8 @@ pub struct ChannelStats {
     pub paused: bool,
     /// Its consumers.
     pub clients: Vec<SubscriptionStats>,
+    /// From publish to FIN; `None` if it is not measured.
+    pub latency: Option<LatencySummary>,
 }
 
 /// One topic.
@@ -85,6 +88,8 @@ pub struct TopicStats {
     pub paused: bool,
     /// Channels by name.
     pub channels: Vec<ChannelStats>,
+    /// From publish to FIN, over all channels; `None` if it is not measured.
+    pub latency: Option<LatencySummary>,
 }
 
 impl TopicStats {
@@ -100,6 +105,7 @@ impl TopicStats {
             timeout_count: 0,
             paused: channel.paused,
             clients: channel.clients,
+            latency: None,
         };
         Self {
             name: self.name,
@@ -109,6 +115,7 @@ impl TopicStats {
             message_bytes: 0,
             paused: self.paused,
             channels: self.channels.into_iter().map(channel).collect(),
+            latency: None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nsquorum_broker::{Broker, BrokerConfig, NodeDescription};
+use nsquorum_broker::{Broker, BrokerConfig, LatencySettings, NodeDescription};
 use nsquorum_consensus::{ClusterNode, ClusterPeers, ConsensusError, ConsensusOptions, NodeIdentity};
 use nsquorum_environment::Environment;
 use nsquorum_storage::{Founding, Neighbours, NodeStore as _, RocksStore, StorageError, StoreOptions};
@@ -23,6 +23,7 @@ pub(crate) struct NodeSettings {
     publish_timeout: Duration,
     refuse_publishes_below: Option<u64>,
     refuse_all_below: Option<u64>,
+    latency: Option<LatencySettings>,
 }
 
 impl NodeSettings {
@@ -35,6 +36,7 @@ impl NodeSettings {
             publish_timeout: args.publish_timeout,
             refuse_publishes_below: args.disk_refuse_publishes_below,
             refuse_all_below: args.disk_refuse_all_below,
+            latency: args.metrics.latency(),
         }
     }
 
@@ -95,6 +97,7 @@ impl Node {
             publish_bytes_max: memory / 4,
             tail_bytes_max: memory / 8,
             space: Arc::new(move || space.space()),
+            latency: settings.latency,
         });
         let consensus = ConsensusOptions {
             store: store.clone(),

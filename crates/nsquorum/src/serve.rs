@@ -5,6 +5,7 @@
 //! in progress are answered, consumers are closed, then the groups and the store.
 
 mod addresses;
+mod settings;
 mod signals;
 
 use std::sync::Arc;
@@ -15,13 +16,13 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use nsquorum_broker::NodeDescription;
 use nsquorum_environment::Environment;
 use nsquorum_frontend::tls::{ClientTls, ServerTls};
-use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, TcpServer};
+use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, StatsdPusher, TcpServer};
 use nsquorum_http::{Gate, Listener, StopSignal, StopSource, TlsRequired};
 use nsquorum_lookup::{Announcer, Directory, LookupFrontend, LookupServer, ProducerDescription};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::cli::{ServeArgs, TlsRequirement};
+use crate::cli::{LogFilter, ServeArgs, TlsRequirement};
 use crate::cluster::Joining;
 use crate::compose::{Node, NodeSettings};
 use crate::descriptors;
@@ -38,7 +39,7 @@ const SECONDS_BUCKETS: [f64; 15] = [
 ];
 
 /// Runs a node until a signal or a failure.
-pub(crate) fn run(args: &ServeArgs) -> Result<(), Stopped> {
+pub(crate) fn run(args: &ServeArgs, log_filter: LogFilter) -> Result<(), Stopped> {
     stop_on_panic();
     descriptors::raise_limit();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -46,7 +47,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Stopped> {
         runtime.worker_threads(threads.get());
     }
     let runtime = runtime.enable_all().build().context("cannot start")?;
-    runtime.block_on(serve(args))
+    runtime.block_on(serve(args, log_filter))
 }
 
 /// A panic is an invariant that does not hold. Only one task would end by it, and whoever waits for that task would wait for ever; so the
@@ -97,7 +98,7 @@ struct Gates {
     lookup_http: Arc<Gate<LookupFrontend>>,
 }
 
-async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
+async fn serve(args: &ServeArgs, log_filter: LogFilter) -> Result<(), Stopped> {
     let mut signals = Signals::new()?;
     let environment = Environment::system();
     let started_at = environment.clock.wall();
@@ -162,10 +163,17 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
     gates.http.open(HttpFrontend::new(
         broker.clone(),
         Arc::clone(&config),
+        settings::effective(args, &config, &description, log_filter),
         registry.clone(),
         Some(prometheus.clone()),
         ports,
     ));
+    if let Some(statsd) = args
+        .metrics
+        .statsd(&description.broadcast_address, description.http_port)
+    {
+        servers.spawn(StatsdPusher::new(&broker, statsd).run(broker.clone(), stopped.clone()));
+    }
     gates
         .lookup_http
         .open(LookupFrontend::of_node(directory, broker.clone(), description.clone()));

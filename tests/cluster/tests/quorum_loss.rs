@@ -41,6 +41,18 @@ async fn take(consumer: &mut Consumer) -> String {
     }
 }
 
+/// Waits until /ping says this, and then looks whether /stats does.
+async fn until_health(address: &str, status: u16, text: &str) {
+    until("another health", DEADLINE, async || {
+        let answer = get(address, "/ping").await?;
+        Ok((answer.status, answer.text.as_str()) == (status, text))
+    })
+    .await
+    .unwrap();
+    let stats = get(address, "/stats?format=json").await.unwrap().text;
+    assert!(stats.contains(&format!("\"health\":\"{text}\"")), "{stats}");
+}
+
 /// A publish that must fail as nsqd's do. Returns how long that took.
 async fn fails(producer: &Producer, topic: &TopicName) -> Duration {
     let began = Instant::now();
@@ -74,6 +86,9 @@ async fn one_of_three_acknowledges_nothing_and_lives_on() {
         other.kill().unwrap();
     }
 
+    let address = left.place().http();
+    until_health(&address, 500, "NOK - no majority of the cluster's nodes answers").await;
+
     // Each failure ends its connection, and so does the delay of the next one grow over connections.
     let first = fails(&idle, &topic).await;
     assert!(first >= PUBLISH_TIMEOUT, "{first:?}");
@@ -83,7 +98,7 @@ async fn one_of_three_acknowledges_nothing_and_lives_on() {
         "{second:?}"
     );
     // HTTP is the same topic's next failure, and a topic that does not exist cannot come to be.
-    let (began, address) = (Instant::now(), left.place().http());
+    let began = Instant::now();
     let (known, unknown) = tokio::join!(
         post(&address, "/pub?topic=orders", b"nobody stores this"),
         post(&address, "/pub?topic=never-seen", b"nobody stores this"),
@@ -111,6 +126,7 @@ async fn one_of_three_acknowledges_nothing_and_lives_on() {
         .expect("an answer")
         .expect("a publish that waits when the majority comes back is stored");
     waiting.publish(&topic, b"after").await.unwrap();
+    until_health(&address, 200, "OK").await;
     assert_eq!(take(&mut consumer).await, "waiting");
     assert_eq!(take(&mut consumer).await, "while it comes back");
     assert_eq!(take(&mut consumer).await, "after");

@@ -21,6 +21,7 @@ use super::leading::Leading;
 use super::nodes::Nodes;
 use super::pipeline::Pipeline;
 use super::reader::{FetchRequest, Found, ReadPosition, ReadRequest, ReaderDone, ReaderJob};
+use crate::latency::{LatencySettings, LatencyWindow, summary};
 use crate::leases::{Delivery, DeliveryToken, LeaseEvent, LeaseOutcome, OrphanedLeases};
 use crate::node::AdminError;
 use crate::publish::PublishError;
@@ -170,6 +171,8 @@ pub(crate) struct TopicLeader {
     pub(super) is_flushed: bool,
     stepped_at: Monotonic,
     window_bytes_max: usize,
+    /// Which latencies are measured, if any.
+    latency: Option<LatencySettings>,
     is_over: Option<PublishError>,
     pub(super) ended: Option<Ended>,
     pub(super) outputs: Vec<Output>,
@@ -195,12 +198,18 @@ impl TopicLeader {
             is_flushed: false,
             stepped_at: Monotonic::START,
             window_bytes_max: 4 << 20,
+            latency: None,
             is_over: None,
             ended: None,
             outputs: Vec::new(),
             delivered: 0,
             unfinished_bursts: Vec::new(),
         }
+    }
+
+    /// Says whether and how it is measured how long messages take.
+    pub(crate) fn set_latency(&mut self, latency: Option<LatencySettings>) {
+        self.latency = latency;
     }
 
     /// Free disk space, as last looked at.
@@ -255,7 +264,7 @@ impl TopicLeader {
             }
             LeaderInput::Command { command, answer } => self.command(command, None, now, answer),
             LeaderInput::Channels { answer } => drop(answer.send(self.channels())),
-            LeaderInput::Stats { channel, answer } => drop(answer.send(self.stats(channel.as_ref(), None))),
+            LeaderInput::Stats { channel, answer } => drop(answer.send(self.stats(channel.as_ref(), None, now))),
         }
     }
 
@@ -776,6 +785,16 @@ impl TopicLeader {
         if is_holder {
             dispatch.in_flight.remove(&token.seq);
         }
+        if let Some(settings) = &self.latency
+            && event.outcome == LeaseOutcome::Finished
+            && let Some(published_at) = holder.filter(|_| is_holder).and_then(|holder| holder.published_at)
+        {
+            let latency = Duration::from_nanos(clock.get().saturating_sub(published_at.get()));
+            let window = dispatch
+                .latency
+                .get_or_insert_with(|| LatencyWindow::new(settings, now));
+            window.record(latency, now);
+        }
         let requeue = |not_before, cause| Event::Requeue {
             channel: token.channel,
             seq: token.seq,
@@ -1012,9 +1031,10 @@ impl TopicLeader {
                 term,
                 delivery: leading.deliveries,
             };
+            let published_at = message.published_at;
             let delivery = Delivery {
                 token,
-                published_at: message.published_at,
+                published_at,
                 body: message.body,
                 crc32c: message.crc32c,
             };
@@ -1045,6 +1065,7 @@ impl TopicLeader {
                     attempts: token.attempts,
                     term,
                     delivery: token.delivery,
+                    published_at: Some(published_at),
                 },
             );
             dispatch.served(id);
@@ -1118,7 +1139,7 @@ impl TopicLeader {
 
     /// What a node shows; `None` is this one. Whoever adds up what all nodes show must get each message once, and each client: counts are
     /// those of the leader's node, and every node has the clients that are connected to it.
-    pub(super) fn stats(&self, only: Option<&ChannelName>, at: Option<NodeId>) -> TopicStats {
+    pub(super) fn stats(&self, only: Option<&ChannelName>, at: Option<NodeId>, now: Monotonic) -> TopicStats {
         let mut stats = TopicStats {
             name: self.name.clone(),
             is_leader: true,
@@ -1127,8 +1148,17 @@ impl TopicLeader {
             message_bytes: 0,
             paused: false,
             channels: Vec::new(),
+            latency: None,
         };
         let Some(leading) = &self.leading else { return stats };
+        let measured = |windows: &mut dyn Iterator<Item = &Dispatch>| {
+            let windows = windows.filter_map(|dispatch| dispatch.latency.as_ref());
+            self.latency.as_ref().map(|settings| summary(settings, windows, now))
+        };
+        // Without a channel nothing can be finished, and nsqd shows nothing.
+        if !leading.dispatches.is_empty() {
+            stats.latency = measured(&mut leading.dispatches.values());
+        }
         let state = &leading.state;
         stats.message_count = state.message_count();
         stats.message_bytes = state.message_bytes();
@@ -1163,6 +1193,7 @@ impl TopicLeader {
                     .filter(|id| id.node == at)
                     .filter_map(|id| self.consumer_stats(*id))
                     .collect(),
+                latency: measured(&mut std::iter::once(dispatch)),
             });
         }
         stats.channels.sort_by(|a, b| a.name.cmp(&b.name));

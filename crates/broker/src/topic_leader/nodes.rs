@@ -493,7 +493,7 @@ impl TopicLeader {
         let Question { number, asked } = question;
         let reply = match asked {
             Asked::Channels => Reply::Channels(self.channels()),
-            Asked::Stats(channel) => Reply::Stats(self.stats(channel.as_ref(), Some(node))),
+            Asked::Stats(channel) => Reply::Stats(self.stats(channel.as_ref(), Some(node), now)),
             Asked::IsInFlight { subscription, seq } => {
                 let id = ConsumerId {
                     node: Some(node),
@@ -845,6 +845,7 @@ fn take(leading: &mut Leading, consumer: ConsumerId, token: &DeliveryToken) -> b
                 attempts: token.attempts,
                 term: token.term,
                 delivery: token.delivery,
+                published_at: None,
             },
         );
     }

@@ -11,6 +11,7 @@ use nsquorum_topic::{Attempts, ChannelIncarnation, Seq, Term};
 
 use super::read::Reader;
 use super::{Header, WireError};
+use crate::latency::{LatencyPercentile, LatencySummary, Quantile};
 use crate::leases::{DeliveryToken, LeaseEvent, LeaseOutcome};
 use crate::node::AdminError;
 use crate::publish::PublishError;
@@ -272,7 +273,37 @@ pub(super) fn put_stats(out: &mut Vec<u8>, stats: &TopicStats) {
             out.put_u64_le(client.finish_count);
             out.put_u64_le(client.requeue_count);
         }
+        put_latency(out, channel.latency.as_ref());
     }
+    put_latency(out, stats.latency.as_ref());
+}
+
+fn put_latency(out: &mut Vec<u8>, latency: Option<&LatencySummary>) {
+    out.put_u8(u8::from(latency.is_some()));
+    if let Some(latency) = latency {
+        out.put_u64_le(latency.count);
+        put_count(out, latency.percentiles.len());
+        for percentile in &latency.percentiles {
+            out.put_u64_le(percentile.quantile.get().to_bits());
+            out.put_u64_le(percentile.nanos.to_bits());
+        }
+    }
+}
+
+fn latency(reader: &mut Reader) -> Result<Option<LatencySummary>, WireError> {
+    if !reader.flag("latency")? {
+        return Ok(None);
+    }
+    Ok(Some(LatencySummary {
+        count: reader.u64("latencies")?,
+        percentiles: reader.list("percentiles", |reader| {
+            let quantile = f64::from_bits(reader.u64("quantile")?);
+            Ok(LatencyPercentile {
+                quantile: Quantile::new(quantile).ok_or(WireError::Value("quantile"))?,
+                nanos: f64::from_bits(reader.u64("latency")?),
+            })
+        })?,
+    }))
 }
 
 pub(super) fn stats(reader: &mut Reader) -> Result<TopicStats, WireError> {
@@ -305,7 +336,9 @@ pub(super) fn stats(reader: &mut Reader) -> Result<TopicStats, WireError> {
                         requeue_count: reader.u64("requeued")?,
                     })
                 })?,
+                latency: latency(reader)?,
             })
         })?,
+        latency: latency(reader)?,
     })
 }

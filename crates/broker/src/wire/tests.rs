@@ -14,6 +14,7 @@ use super::{
     Asked, Association, Claim, Framed, FromLeader, Header, Place, PublishFrame, Question, Reply, Subscriber, ToLeader,
     is_from_leader,
 };
+use crate::latency::{LatencyPercentile, LatencySummary, Quantile};
 use crate::leases::{Delivery, DeliveryToken, LeaseEvent, LeaseOutcome};
 use crate::node::AdminError;
 use crate::publish::PublishError;
@@ -181,7 +182,15 @@ fn every_from_leader() -> Vec<FromLeader> {
                 finish_count: 13,
                 requeue_count: 14,
             }],
+            latency: None,
         }],
+        latency: Some(LatencySummary {
+            count: 15,
+            percentiles: vec![LatencyPercentile {
+                quantile: Quantile::new(0.99).unwrap(),
+                nanos: 1.5e6,
+            }],
+        }),
     };
     let results = [
         Ok(()),

@@ -93,6 +93,7 @@ impl TestCluster {
             let environment = Environment::system();
             let broker = Broker::new(BrokerConfig {
                 environment: environment.clone(),
+                latency: None,
                 publish_bytes_max: 64 << 20,
                 tail_bytes_max: 64 << 20,
                 space: Arc::new(|| SpaceState::Ok),

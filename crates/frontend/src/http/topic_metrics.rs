@@ -102,6 +102,7 @@ mod tests {
             timeout_count: 4,
             paused: false,
             clients: Vec::new(),
+            latency: None,
         };
         TopicStats {
             name: name.parse().expect("a name"),
@@ -111,6 +112,7 @@ mod tests {
             message_bytes: 1000,
             paused: false,
             channels: (0..channels).map(channel).collect(),
+            latency: None,
         }
     }
 

@@ -7,6 +7,7 @@ mod inspect;
 mod log_lines;
 mod logging;
 mod lookup_args;
+mod metrics_args;
 mod nsqd;
 mod nsqlookupd;
 mod publish;
@@ -93,12 +94,12 @@ fn run_nsquorum() -> Exit {
 }
 
 fn serve_node(args: &ServeArgs) -> Exit {
-    start_logging(args.log_level, &args.log_style);
+    let log_filter = start_logging(args.log_level, &args.log_style);
     if let Err(complaint) = args.limits() {
         complain(&complaint);
         return Exit::Usage;
     }
-    match serve::run(args) {
+    match serve::run(args, log_filter) {
         Ok(()) => Exit::Ok,
         Err(stopped) => {
             complain(&format!("{:#}", stopped.cause));
@@ -130,7 +131,7 @@ pub(crate) fn complain(text: &str) {
     drop(writeln!(std::io::stderr().lock(), "nsquorum: {text}"));
 }
 
-pub(crate) use logging::start as start_logging;
+pub(crate) use logging::{LogFilter, start as start_logging};
 
 #[cfg(test)]
 mod tests {

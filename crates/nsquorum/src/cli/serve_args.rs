@@ -11,6 +11,7 @@ use nsquorum_storage::Neighbours;
 use super::log_lines::LogStyle;
 use super::logging::LogLevel;
 use super::lookup_args::LookupArgs;
+use super::metrics_args::MetricsArgs;
 use super::session_args::SessionArgs;
 use super::tls_args::TlsArgs;
 use super::{bytes, duration};
@@ -84,6 +85,8 @@ pub(crate) struct ServeArgs {
     pub(crate) tls: TlsArgs,
     #[command(flatten)]
     pub(crate) session: SessionArgs,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsArgs,
     /// A publish that is not on disk after this time fails.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
     pub(crate) publish_timeout: Duration,
@@ -148,6 +151,7 @@ impl ServeArgs {
             ),
         ];
         self.tls.check()?;
+        self.metrics.check()?;
         match checks.iter().find(|(holds, _)| !holds) {
             Some((_, complaint)) => Err((*complaint).to_owned()),
             None => Ok(limits),

@@ -48,10 +48,10 @@ pub(crate) struct SessionArgs {
     pub(super) auth_http_request_method: Method,
     /// How long a connection to an auth server may take to be made.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse)]
-    pub(super) http_client_connect_timeout: Duration,
+    pub(crate) http_client_connect_timeout: Duration,
     /// How long an auth server may take to answer.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
-    pub(super) http_client_request_timeout: Duration,
+    pub(crate) http_client_request_timeout: Duration,
     /// The node's region, or nothing.
     #[arg(skip)]
     pub(super) topology_region: String,
@@ -89,6 +89,11 @@ impl SessionArgs {
             topology_zone: self.topology_zone.clone(),
             ..ServerFeatures::default()
         }
+    }
+
+    /// The auth servers as they were given.
+    pub(crate) fn auth_addresses(&self) -> &[String] {
+        &self.auth_http_address
     }
 
     /// The most consumers of one channel.

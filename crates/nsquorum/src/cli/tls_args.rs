@@ -12,10 +12,10 @@ use super::session_args::parse_bool;
 pub(crate) struct TlsArgs {
     /// The node's certificate, with those that lead to its root, as PEM.
     #[arg(long, value_name = "FILE")]
-    pub(super) tls_cert: Option<PathBuf>,
+    pub(crate) tls_cert: Option<PathBuf>,
     /// The certificate's key as PEM.
     #[arg(long, value_name = "FILE")]
-    pub(super) tls_key: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
     /// What clients must show: `require` any certificate, `require-verify` one that the root CA file has signed. Implies --tls-required.
     #[arg(long, value_name = "POLICY", default_value = "", value_parser = parse_policy)]
     pub(super) tls_client_auth_policy: ClientAuth,
@@ -90,6 +90,25 @@ impl TlsArgs {
         match self.tls_min_version {
             TlsVersion::V1_0 | TlsVersion::V1_1 | TlsVersion::V1_2 => MinVersion::Tls12,
             TlsVersion::V1_3 => MinVersion::Tls13,
+        }
+    }
+
+    /// What clients must show, as it is written.
+    pub(crate) const fn policy(&self) -> &'static str {
+        match self.tls_client_auth_policy {
+            ClientAuth::NotAsked => "",
+            ClientAuth::Any => "require",
+            ClientAuth::Verified => "require-verify",
+        }
+    }
+
+    /// The oldest version as it was given, by its number in TLS.
+    pub(crate) const fn version_number(&self) -> u16 {
+        match self.tls_min_version {
+            TlsVersion::V1_0 => 0x0301,
+            TlsVersion::V1_1 => 0x0302,
+            TlsVersion::V1_2 => 0x0303,
+            TlsVersion::V1_3 => 0x0304,
         }
     }
 

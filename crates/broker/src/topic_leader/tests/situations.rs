@@ -11,6 +11,7 @@ use super::channel;
 use super::consumers::Consumer;
 use super::group::{GroupEvent, ME};
 use super::history::History;
+use crate::latency::{LatencySettings, Quantile};
 use crate::leases::LeaseEvent;
 use crate::stats::ChannelStats;
 use crate::subscription::SubscriptionId;
@@ -463,4 +464,52 @@ fn the_end_of_a_topic_is_reported_with_its_last_number() {
     history.elect(ME);
     history.settle();
     assert_eq!(history.deleted, Some(Seq::new(3)));
+}
+
+#[test]
+fn what_is_finished_by_its_holder_is_measured_from_its_publish() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 3);
+    assert_eq!(
+        stats_of(&mut history, "ledger").expect("a channel").latency,
+        None,
+        "not asked for"
+    );
+    let quantiles = [1.0, 0.01].map(|share| Quantile::new(share).expect("a share"));
+    history.leader.set_latency(Some(LatencySettings {
+        quantiles: quantiles.to_vec(),
+        window: Duration::from_secs(600),
+    }));
+    let other = subscribe(&mut history, "other", 0);
+    publish(&mut history, 3);
+    assert_eq!(take(&mut history, id), [1, 2, 3]);
+    let clock = |history: &History| {
+        history
+            .leader
+            .leading
+            .as_ref()
+            .expect("leading")
+            .clock(history.now)
+            .get()
+    };
+    let published_at = super::message("x".to_owned()).published_at.get();
+    let mut taken = Vec::new();
+    for seq in [1, 2] {
+        history.now = history.now + Duration::from_secs(3);
+        taken.push(clock(&history).saturating_sub(published_at) as f64);
+        finish(&mut history, id, seq);
+    }
+    requeue(&mut history, id, 3, 0);
+    let stats = history.stats().expect("a leader answers");
+    let measured = stats.channels[0].latency.clone().expect("asked for");
+    let nanos: Vec<f64> = measured.percentiles.iter().map(|percentile| percentile.nanos).collect();
+    assert_eq!(measured.count, 2, "neither what was requeued nor what waits");
+    for (found, wanted) in nanos.iter().zip([taken[1], taken[0]]) {
+        assert!(
+            (found - wanted).abs() <= 0.011 * wanted,
+            "{nanos:?} instead of {taken:?}"
+        );
+    }
+    assert_eq!(stats.channels[1].latency.as_ref().map(|latency| latency.count), Some(0));
+    assert_eq!(stats.latency, Some(measured), "the topic is all its channels");
+    history.disconnect(other);
 }

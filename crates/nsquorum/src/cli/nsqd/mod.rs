@@ -30,10 +30,10 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Exit {
         Ok(args) => args,
         Err(complaint) => return cannot(&complaint),
     };
-    logging::start(args.log_level, &args.log_style);
+    let log_filter = logging::start(args.log_level, &args.log_style);
     tracing::info!("{}", go::version_line(NsqdOptions::PROGRAM));
     say_what_means_something_else(&given);
-    match serve::run(&args) {
+    match serve::run(&args, log_filter) {
         Ok(()) => Exit::Ok,
         Err(stopped) => cannot(&format!("{:#}", stopped.cause)),
     }
