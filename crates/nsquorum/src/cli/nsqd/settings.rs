@@ -68,6 +68,16 @@ impl NsqdOptions {
         session.http_client_request_timeout = time("http-client-request-timeout", self.http_client_request_timeout)?;
         session.topology_region = self.topology_region;
         session.topology_zone = self.topology_zone;
+        let metrics = &mut args.metrics;
+        metrics.statsd_address = self.statsd_address;
+        metrics.statsd_interval = time("statsd-interval", self.statsd_interval)?;
+        metrics.statsd_mem_stats = self.statsd_mem_stats;
+        metrics.statsd_prefix = self.statsd_prefix;
+        metrics.statsd_udp_packet_size = number("statsd-udp-packet-size", self.statsd_udp_packet_size)?;
+        metrics.statsd_exclude_ephemeral = self.statsd_exclude_ephemeral;
+        metrics.e2e_processing_latency_percentile = self.e2e_processing_latency_percentile.0;
+        let window = self.e2e_processing_latency_window_time;
+        metrics.e2e_processing_latency_window_time = time("e2e-processing-latency-window-time", window)?;
         args.limits()?;
         Ok(args)
     }
