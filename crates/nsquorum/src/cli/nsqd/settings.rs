@@ -46,6 +46,7 @@ impl NsqdOptions {
         // nsqlookupd is another program, and may run beside this one.
         args.lookup.lookup_http_address.clear();
         args.lookup.lookup_tcp_address.clear();
+        args.lookup.lookupd_tcp_address = self.lookupd_tcp_address;
         let tls = &mut args.tls;
         tls.tls_cert = given(self.tls_cert).map(PathBuf::from);
         tls.tls_key = given(self.tls_key).map(PathBuf::from);
