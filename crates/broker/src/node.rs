@@ -294,6 +294,7 @@ impl Broker {
         if self.tombstoned_nodes(topic).contains_key(&cluster.identity().node) {
             // Consumers are sent to the other nodes meanwhile; the messages are theirs as much as this node's.
             tracing::info!(%topic, "not deleted: this node is tombstoned for the topic, which means this node alone");
+            metrics::counter!("nsquorum_actions_skipped_total", "why" => "tombstoned").increment(1);
             return Ok(());
         }
         let mut metadata = cluster.metadata();
@@ -306,6 +307,7 @@ impl Broker {
             .is_repeated(topic, known_as, record.as_ref().map(|record| record.group), now)
         {
             tracing::info!(%topic, "not deleted again: it has just been deleted through another node");
+            metrics::counter!("nsquorum_actions_skipped_total", "why" => "repeated").increment(1);
             return Ok(());
         }
         let record = record.ok_or(AdminError::TopicNotFound)?;

@@ -1093,6 +1093,7 @@ impl TopicLeader {
         let Some(leading) = &mut self.leading else { return };
         if leading.repeats.is_repeated(&command, by, now) {
             tracing::info!(topic = %self.name, ?command, "not done again: another node has just asked for the same");
+            metrics::counter!("nsquorum_actions_skipped_total", "why" => "repeated").increment(1);
             drop(answer.send(Ok(())));
             return;
         }

@@ -35,6 +35,10 @@ enum Lost {
     Refused { command: String, answer: String },
     #[error("an answer of {0} bytes")]
     LongAnswer(u32),
+    #[error("it has ended the connection")]
+    Closed,
+    #[error("it speaks without being asked")]
+    Unasked,
 }
 
 /// What a node tells about itself: nsqd's keys.
@@ -60,6 +64,7 @@ pub(super) struct Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         self.announcer.lost(&self.address);
+        self.show_registered(false);
     }
 }
 
@@ -84,8 +89,10 @@ impl Peer {
             let lost = match self.connect().await {
                 Ok(connection) => {
                     retry = RETRY;
+                    self.show_registered(true);
                     let lost = self.serve(connection).await;
                     self.announcer.lost(&self.address);
+                    self.show_registered(false);
                     lost
                 }
                 Err(lost) => lost,
@@ -94,6 +101,11 @@ impl Peer {
             tokio::time::sleep(retry).await;
             retry = (retry * 2).min(PING_EVERY);
         }
+    }
+
+    fn show_registered(&self, is_registered: bool) {
+        let gauge = metrics::gauge!("nsquorum_lookupd_registered", "address" => self.address.clone());
+        gauge.set(if is_registered { 1.0 } else { 0.0 });
     }
 
     async fn connect(&self) -> Result<TcpStream, Lost> {
@@ -143,7 +155,14 @@ impl Peer {
                 }
             }
             said = held;
+            let mut byte = [0];
             tokio::select! {
+                // nsqd hears of a lost connection with its next ping; this node at once.
+                heard = connection.peek(&mut byte) => return match heard {
+                    Ok(0) => Lost::Closed,
+                    Ok(_) => Lost::Unasked,
+                    Err(error) => error.into(),
+                },
                 changed = self.held.changed() => if changed.is_err() {
                     // The announcer ends, and this with it.
                     std::future::pending::<()>().await;

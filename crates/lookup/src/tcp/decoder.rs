@@ -70,7 +70,7 @@ impl Decoder {
                     if input.len() < MAGIC.len() {
                         return Ok(None);
                     }
-                    if input.split_to(MAGIC.len()) != &MAGIC[..] {
+                    if input.split_to(MAGIC.len()) != MAGIC[..] {
                         return Err(LookupError::BadProtocol);
                     }
                     self.expecting = Expecting::Line;

@@ -83,6 +83,7 @@ impl Session {
     pub(crate) fn close(self, registrations: &mut Registrations) {
         if let Some(peer) = self.peer {
             tracing::info!(peer = self.remote_address, "a producer is gone");
+            metrics::gauge!("nsquorum_lookup_producers").decrement(1.0);
             registrations.remove_peer(peer);
         }
     }
@@ -116,6 +117,7 @@ impl Session {
                     "a producer has identified itself"
                 );
                 self.peer = Some(registrations.add_peer(producer, now));
+                metrics::gauge!("nsquorum_lookup_producers").increment(1.0);
                 self.decoder.identified();
                 return Ok(serde_json::to_vec(greeting).expect("plain data always serializes"));
             }
@@ -130,6 +132,7 @@ impl Session {
 
     fn refuse(&self, error: &LookupError, output: &mut BytesMut) {
         tracing::warn!(peer = self.remote_address, %error, "a producer's connection ends");
+        metrics::counter!("nsquorum_lookup_errors_total").increment(1);
         put_answer(output, &error.to_bytes());
     }
 }
