@@ -1176,12 +1176,13 @@ impl TopicLeader {
                 continue;
             };
             let in_flight_count = dispatch.in_flight.len() as u64;
-            let deferred_count = dispatch.deferred_count();
-            let settling = self.pipeline.settling(channel.incarnation());
+            // Whoever waits for a channel to be empty must not miss what is on its way back: it counts as what it is to become.
+            let deferred_count = dispatch.deferred_count() + self.pipeline.deferring(channel.incarnation());
+            let finishing = self.pipeline.finishing(channel.incarnation());
             let unfinished = channel.unfinished_below(state.readable_end());
             stats.channels.push(ChannelStats {
                 name: channel.name().clone(),
-                depth: unfinished.saturating_sub(in_flight_count + deferred_count + settling),
+                depth: unfinished.saturating_sub(in_flight_count + deferred_count + finishing),
                 in_flight_count,
                 deferred_count,
                 message_count: channel.message_count(),

@@ -275,6 +275,30 @@ fn a_fin_of_an_earlier_leadership_takes_the_message_out_of_the_queue() {
 }
 
 #[test]
+fn what_is_on_its_way_back_is_in_the_stats() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 3);
+    publish(&mut history, 3);
+    assert_eq!(take(&mut history, id), [1, 2, 3]);
+    history.ready(id, 0);
+    let consumer = history.consumers.get_mut(&id).expect("a consumer of the test");
+    let events = vec![
+        consumer.finish(Seq::new(1)),
+        consumer.requeue(Seq::new(2), 0),
+        consumer.requeue(Seq::new(3), 1000),
+    ];
+    history.lease_events(events);
+    let counts = |history: &mut History| {
+        let stats = stats_of(history, "ledger").expect("the channel is there");
+        (stats.depth, stats.deferred_count, stats.in_flight_count)
+    };
+    assert_eq!(counts(&mut history), (1, 1, 0), "before it is proposed");
+    history.step();
+    assert_eq!(counts(&mut history), (1, 1, 0), "while it is under way");
+    rest(&mut history);
+    assert_eq!(counts(&mut history), (1, 1, 0), "when it is applied");
+}
+
+#[test]
 fn what_a_lost_consumer_held_runs_out_at_a_step_whoever_else_leaves() {
     let (mut history, lost) = leading(LeaderLimits::default(), WINDOW, 1);
     let holds = subscribe(&mut history, "ledger", 1);
