@@ -14,9 +14,9 @@ mod cluster_tests;
 mod deletions;
 #[cfg(test)]
 mod dice;
+mod held;
 #[cfg(test)]
 mod histories;
-mod held;
 mod latency;
 mod leases;
 mod node;

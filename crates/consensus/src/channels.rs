@@ -67,10 +67,14 @@ impl ShownChannels {
     /// To be called with each new state; costs next to nothing when no channel has come or gone.
     pub(crate) fn follow(&mut self, state: &TopicState) {
         let channels = state.channels();
-        let mark = (channels.len(), state.channels().next_back().map(|channel| channel.incarnation()));
+        let mark = (
+            channels.len(),
+            state.channels().next_back().map(|channel| channel.incarnation()),
+        );
         if self.shown != Some(mark) {
             self.shown = Some(mark);
-            self.names.show(self.group, channels.map(|channel| channel.name().clone()).collect());
+            self.names
+                .show(self.group, channels.map(|channel| channel.name().clone()).collect());
         }
     }
 

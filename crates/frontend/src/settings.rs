@@ -170,11 +170,9 @@ pub(crate) enum Shown {
 mod tests {
     use super::*;
 
-    fn settings() -> (
-        EffectiveSettings,
-        Arc<Mutex<Vec<LogLevel>>>,
-        watch::Receiver<Vec<String>>,
-    ) {
+    type Levels = Arc<Mutex<Vec<LogLevel>>>;
+
+    fn settings() -> (EffectiveSettings, Levels, watch::Receiver<Vec<String>>) {
         let (addresses, watching) = watch::channel(vec!["a:1".to_owned()]);
         let levels = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&levels);

@@ -16,6 +16,7 @@ use nsquorum_topic::{NodeId, NodeIncarnation};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// For hanging, not for slowness.
@@ -24,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 async fn node() -> Broker {
     let environment = Environment::system();
     let broker = Broker::new(BrokerConfig {
+        latency: None,
         environment: environment.clone(),
         publish_bytes_max: 1 << 20,
         tail_bytes_max: 1 << 20,
@@ -87,7 +89,8 @@ impl Lookup {
     }
 
     async fn until_node_holds(&self, topics: &[&str]) {
-        self.until("/nodes", |answer| answer["producers"][0]["topics"] == json!(topics)).await;
+        self.until("/nodes", |answer| answer["producers"][0]["topics"] == json!(topics))
+            .await;
     }
 }
 
@@ -109,7 +112,8 @@ async fn a_node_is_registered_with_what_it_holds_wherever_it_is_told_to() {
     let broker = node().await;
     broker.create_topic(&topic("orders")).await.unwrap();
     let lookup = Lookup::start("127.0.0.1:0");
-    let announcer = Announcer::new(vec![lookup.tcp.to_string()]);
+    let (addresses, watched) = watch::channel(vec![lookup.tcp.to_string()]);
+    let announcer = Announcer::new(watched);
     let description = ProducerDescription {
         remote_address: String::new(),
         hostname: "h1".into(),
@@ -136,12 +140,19 @@ async fn a_node_is_registered_with_what_it_holds_wherever_it_is_told_to() {
     lookup.until("/debug", debug("channel:orders:b")).await;
     let delete = AdminAction::DeleteChannel("a".parse().unwrap());
     broker.administer(&topic("orders"), delete).await.unwrap();
-    lookup.until("/debug", |answer| !debug("channel:orders:a")(answer)).await;
+    lookup
+        .until("/debug", |answer| !debug("channel:orders:a")(answer))
+        .await;
     broker.create_topic(&topic("bills")).await.unwrap();
     lookup.until_node_holds(&["bills", "orders"]).await;
-    broker.administer(&topic("orders"), AdminAction::DeleteTopic).await.unwrap();
+    broker
+        .administer(&topic("orders"), AdminAction::DeleteTopic)
+        .await
+        .unwrap();
     lookup.until_node_holds(&["bills"]).await;
-    lookup.until("/debug", |answer| !debug("channel:orders:b")(answer)).await;
+    lookup
+        .until("/debug", |answer| !debug("channel:orders:b")(answer))
+        .await;
 
     // It forgets everything, and is told again.
     let tcp = lookup.tcp.to_string();
@@ -150,11 +161,13 @@ async fn a_node_is_registered_with_what_it_holds_wherever_it_is_told_to() {
     lookup.until_node_holds(&["bills"]).await;
 
     let other = Lookup::start("127.0.0.1:0");
-    announcer.set_addresses(vec![other.tcp.to_string(), other.tcp.to_string()]);
+    addresses.send_replace(vec![other.tcp.to_string(), other.tcp.to_string()]);
     other.until_node_holds(&["bills"]).await;
     lookup.until("/nodes", |answer| answer["producers"] == json!([])).await;
-    assert_eq!(get(other.http, "/nodes").await["producers"].as_array().unwrap().len(), 1);
-    assert_eq!(announcer.addresses(), [other.tcp.to_string()]);
+    assert_eq!(
+        get(other.http, "/nodes").await["producers"].as_array().unwrap().len(),
+        1
+    );
     stop.stop();
     running.await.unwrap();
     other.until("/nodes", |answer| answer["producers"] == json!([])).await;

@@ -20,6 +20,7 @@ use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, Statsd
 use nsquorum_http::{Gate, Listener, StopSignal, StopSource, TlsRequired};
 use nsquorum_lookup::{Announcer, Directory, LookupFrontend, LookupServer, ProducerDescription};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cli::{LogFilter, ServeArgs, TlsRequirement};
@@ -158,12 +159,12 @@ async fn serve(args: &ServeArgs, log_filter: LogFilter) -> Result<(), Stopped> {
 
     let registry = ConnectionRegistry::default();
     let broker = node.broker();
-    let description = ProducerDescription::from(description);
     let ports = (addresses.tcp.port(), addresses.http_port());
+    let (lookupd_addresses, announced_at) = watch::channel(args.lookup.lookupd_tcp_address.clone());
     gates.http.open(HttpFrontend::new(
         broker.clone(),
         Arc::clone(&config),
-        settings::effective(args, &config, &description, log_filter),
+        settings::effective(args, &config, &description, log_filter, lookupd_addresses),
         registry.clone(),
         Some(prometheus.clone()),
         ports,
@@ -174,11 +175,12 @@ async fn serve(args: &ServeArgs, log_filter: LogFilter) -> Result<(), Stopped> {
     {
         servers.spawn(StatsdPusher::new(&broker, statsd).run(broker.clone(), stopped.clone()));
     }
+    let description = ProducerDescription::from(description);
     gates
         .lookup_http
         .open(LookupFrontend::of_node(directory, broker.clone(), description.clone()));
     if let Some(held) = broker.held_topics() {
-        let announcer = Announcer::new(args.lookup.lookupd_tcp_address.clone());
+        let announcer = Announcer::new(announced_at);
         servers.spawn(announcer.run(held, description, stopped.clone()));
     }
     servers.spawn(TcpServer::new(broker, Arc::clone(&config), registry).serve(tcp, stopped.clone()));

@@ -208,6 +208,7 @@ mod tests {
 
     fn topic(name: &str, messages: u64, channels: Vec<ChannelStats>) -> TopicStats {
         TopicStats {
+            is_leader: true,
             name: name.parse().expect("a name"),
             depth: 7,
             message_count: messages,

@@ -26,7 +26,7 @@ impl Server {
     }
 
     async fn packet(&mut self) {
-        let mut buffer = [0; 65_536];
+        let mut buffer = vec![0; 65_536];
         let length = self.socket.recv(&mut buffer).await.expect("a packet");
         assert!(length <= 508, "{length}");
         let text = std::str::from_utf8(&buffer[..length]).expect("text");

@@ -29,28 +29,19 @@ pub struct Announcer(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    addresses: watch::Sender<Vec<String>>,
+    addresses: watch::Receiver<Vec<String>>,
     /// `host:port` for HTTP, as the nsqlookupds that answer have said.
     http_addresses: Mutex<BTreeMap<String, String>>,
 }
 
 impl Announcer {
-    /// For nsqlookupds at these addresses, `host:port` for TCP.
-    pub fn new(addresses: Vec<String>) -> Self {
+    /// For nsqlookupds at these addresses, `host:port` for TCP. Connections to those that are not among them any more end, and with them the
+    /// registrations there.
+    pub fn new(addresses: watch::Receiver<Vec<String>>) -> Self {
         Self(Arc::new(Inner {
-            addresses: watch::Sender::new(unique(addresses)),
+            addresses,
             http_addresses: Mutex::default(),
         }))
-    }
-
-    /// Where the node registers.
-    pub fn addresses(&self) -> Vec<String> {
-        self.0.addresses.borrow().clone()
-    }
-
-    /// From now on it registers at these. Connections to others end, and with them the registrations there.
-    pub fn set_addresses(&self, addresses: Vec<String>) {
-        self.0.addresses.send_replace(unique(addresses));
     }
 
     /// `host:port` for HTTP of those nsqlookupds that it is registered with at the moment.
@@ -65,7 +56,7 @@ impl Announcer {
         description: ProducerDescription,
         mut stop: StopSignal,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let (announcer, mut addresses) = (self.clone(), self.0.addresses.subscribe());
+        let (announcer, mut addresses) = (self.clone(), self.0.addresses.clone());
         async move {
             let description = Arc::new(description);
             let (sender, receiver) = watch::channel(Arc::new(held.now()));
@@ -123,10 +114,4 @@ impl Tasks {
             }
         }
     }
-}
-
-/// In their order, each once.
-fn unique(addresses: Vec<String>) -> Vec<String> {
-    let mut seen = BTreeSet::new();
-    addresses.into_iter().filter(|address| seen.insert(address.clone())).collect()
 }

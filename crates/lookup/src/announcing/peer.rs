@@ -119,13 +119,18 @@ impl Peer {
             command: "IDENTIFY".to_owned(),
             answer: String::from_utf8_lossy(&answer).into_owned(),
         })?;
-        tracing::info!(address = self.address, version = info.version, "connected to an nsqlookupd");
+        tracing::info!(
+            address = self.address,
+            version = info.version,
+            "connected to an nsqlookupd"
+        );
         if !info.broadcast_address.is_empty() {
             let host = match info.broadcast_address {
                 host if host.contains(':') => format!("[{host}]"),
                 host => host,
             };
-            self.announcer.registered(&self.address, format!("{host}:{}", info.http_port));
+            self.announcer
+                .registered(&self.address, format!("{host}:{}", info.http_port));
         }
         Ok(connection)
     }

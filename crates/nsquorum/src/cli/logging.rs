@@ -54,10 +54,14 @@ pub(crate) fn start(level: LogLevel, style: &LogStyle) -> LogFilter {
     let lines = fmt::layer().with_writer(std::io::stderr);
     // A second start (in tests) changes nothing.
     drop(match style {
-        LogStyle::Plain => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),
+        LogStyle::Plain => registry
+            .with(lines.with_ansi(std::io::stderr().is_terminal()))
+            .try_init(),
         LogStyle::Go { prefix } => {
             let prefix = prefix.clone();
-            registry.with(lines.with_ansi(false).event_format(GoLines { prefix })).try_init()
+            registry
+                .with(lines.with_ansi(false).event_format(GoLines { prefix }))
+                .try_init()
         }
     });
     // An error says that another logger was there first.

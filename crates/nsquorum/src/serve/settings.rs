@@ -15,9 +15,9 @@ pub(super) fn effective(
     config: &FrontendConfig,
     description: &NodeDescription,
     filter: LogFilter,
+    lookupd_addresses: watch::Sender<Vec<String>>,
 ) -> EffectiveSettings {
     let fixed = flags(args, config, description).into_iter().chain(without_meaning());
-    let (lookupd_addresses, _) = watch::channel(Vec::new());
     let set_log_level = move |level| filter.set(level);
     EffectiveSettings::new(fixed, args.log_level.into(), set_log_level, lookupd_addresses)
 }
