@@ -79,7 +79,7 @@ def start_node(binary, directory, flags, name="node", cluster=()):
     data.mkdir()
     log, ports = directory / f"{name}.log", directory / f"{name}.ports"
     argv = [binary, "serve", f"--data-path={data}", "--tcp-address=127.0.0.1:0", "--http-address=127.0.0.1:0"]
-    argv += ["--lookup-http-address=", f"--ports-file={ports}", "--broadcast-address=127.0.0.1", *cluster, *flags]
+    argv += ["--lookup-tcp-address=", "--lookup-http-address=", f"--ports-file={ports}", "--broadcast-address=127.0.0.1", *cluster, *flags]
     with log.open("wb") as out:
         process = subprocess.Popen(argv, stdout=out, stderr=subprocess.STDOUT, cwd=data)
     return process, log, data, ports
