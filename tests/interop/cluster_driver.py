@@ -18,6 +18,7 @@ import time
 import checker
 import cluster_checker
 import clusters
+import totals
 from clusters import NODES
 from driver import START_S, STOP_S, Failed, interrupted, launch, request, stop
 from libraries import FIRST, LIBRARIES
@@ -71,14 +72,6 @@ def main():
         shutil.rmtree(folder)
     print("0 passed, 1 failed" if failures else "1 passed, 0 failed")
     return 1 if failures else 0
-
-
-COUNTS = ["depth", "in_flight_count", "deferred_count", "message_count", "client_count"]
-
-
-def add(total, figures):
-    for name in total.keys() & figures.keys() - {"channel_name", "channels"}:
-        total[name] += figures[name]
 
 
 class Counters:
@@ -339,23 +332,17 @@ class Campaign:
             time.sleep(0.1)
 
     def stats(self):
-        """Of the topic, added up over the nodes that answer, as nsqadmin does: counts are the leader's, clients are shown where they are connected."""
+        """Of the topic, added up over the nodes that answer."""
         if interrupted.is_set():
             raise Failed("interrupted")
         names = {"format": "json", "topic": TOPIC, "include_clients": "false", "include_mem": "false"}
-        total = {"message_count": 0, "depth": 0}
-        channels = {}
+        answers = []
         for node in self.nodes():
             try:
-                topics = json.loads(get(node["http"], "/stats", **names))["topics"]
+                answers.append(json.loads(get(node["http"], "/stats", **names)))
             except OSError:
                 continue
-            for topic in topics or []:
-                add(total, topic)
-                for channel in topic["channels"]:
-                    name = channel["channel_name"]
-                    add(channels.setdefault(name, dict.fromkeys(COUNTS, 0) | {"channel_name": name}), channel)
-        return total | {"channels": list(channels.values())} if channels else None
+        return totals.of_topic(TOPIC, answers)
 
     def check_alive(self):
         for process in self.started:

@@ -18,6 +18,7 @@ import urllib.request
 
 import checker
 import clusters
+import totals
 from libraries import HERE, LIBRARIES, OTHERS, TRANSPORTS, pairs_of
 
 # One pair for both its ends: a certificate that signs itself, as users make them.
@@ -336,20 +337,16 @@ class Pair:
         self.check_alive()
 
     def stats(self):
+        """Of the topic, added up over the nodes."""
         if interrupted.is_set():
             raise Failed("interrupted")
-        answer = get(
-            self.options.http_address,
-            "/stats",
-            format="json",
-            topic=self.topic,
-            include_clients="false",
-            include_mem="false",
-        )
-        topics = json.loads(answer)["topics"] or []
-        if [topic["topic_name"] for topic in topics] != [self.topic]:
-            raise Failed(f"/stats for topic {self.topic} has {topics}")
-        return topics[0]
+        names = {"format": "json", "topic": self.topic, "include_clients": "false", "include_mem": "false"}
+        answers = [json.loads(get(place.http, "/stats", **names)) for place in self.options.places]
+        others = {topic["topic_name"] for answer in answers for topic in answer["topics"] or []} - {self.topic}
+        topic = totals.of_topic(self.topic, answers)
+        if others or topic is None:
+            raise Failed(f"/stats for topic {self.topic} has {answers}")
+        return topic
 
     def stop(self):
         for process in self.started:
