@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 import nsq_tcp
+import totals
 from exchange import ask
 
 MAX_MSG_SIZE = 2000
@@ -36,20 +37,24 @@ class Step:
 
 
 class World:
-    """What steps keep of each server."""
+    """What steps keep of each server, and the rest of its cluster."""
 
-    def __init__(self, server, tls=False):
+    def __init__(self, server, tls=False, others=()):
         self.server = server
+        self.others = others
         self.tls = tls
         self.clients = []
 
-    def ask(self, request, method, alive=False):
-        port = self.server.https_port if self.tls else self.server.http_port
-        return ask(port, request, method, alive, self.tls)
+    def ask(self, request, method, alive=False, server=None):
+        server = server or self.server
+        return ask(server.https_port if self.tls else server.http_port, request, method, alive, self.tls)
 
     def answer(self, case):
-        """The answer to a case, without what only this server can say."""
+        """The answer to a case, with the counts of the whole cluster and without what only this server can say."""
         answer = self.ask(case.request, case.method, case.alive)
+        if self.others and answer is not None and answer.status == 200 and case.name.startswith("GET /stats"):
+            others = [self.ask(case.request, case.method, server=other).body for other in self.others]
+            answer.body = totals.added_up_body(answer.body, others)
         if answer is not None and not case.body:
             answer.body = b""
         if answer is not None and len(answer.body) < 100_000:
@@ -58,7 +63,9 @@ class World:
         return answer
 
     def stats(self):
-        return json.loads(self.ask(b"GET /stats?format=json HTTP/1.1\r\nHost: x\r\n\r\n", "GET").body)
+        """With the counts of the whole cluster."""
+        own, *others = [json.loads(self.ask(request("GET", "/stats?format=json"), "GET", server=server).body) for server in (self.server, *self.others)]
+        return totals.added_up(own, others)
 
     def client(self):
         client = nsq_tcp.Client(self.server.tcp_port)
