@@ -339,25 +339,24 @@ fn println_summary(records: &Records) {
     );
 }
 
-/// Whether no node shows anything left in the channels. Only the leader has counts; the others show who is connected to them.
+/// Whether the topic has a leader, and nothing is left in its channels: only the leader's node has metrics of it. (Counts in `/stats` are 0 on the
+/// others, and on all if the topic has lost everything.)
 async fn is_drained(addresses: &[String]) -> Result<bool> {
+    let left = |channel: &'static str| ["depth", "in_flight", "deferred"].map(|count| (channel, count));
     let mut is_led = false;
     for address in addresses {
-        let Ok(stats) = get(address, &format!("/stats?format=json&topic={TOPIC}")).await else {
+        let Ok(metrics) = get(address, "/metrics").await else {
             return Ok(false);
         };
-        let stats: serde_json::Value = serde_json::from_str(&stats.text)?;
-        let topic = &stats["topics"][0];
-        let channels = topic["channels"].as_array().cloned().unwrap_or_default();
-        let is_empty = |channel: &serde_json::Value| {
-            ["depth", "in_flight_count", "deferred_count"]
-                .iter()
-                .all(|count| channel[*count] == 0)
+        let value = |(channel, count): (&str, &str)| {
+            let line = format!("nsquorum_channel_{count}{{topic=\"{TOPIC}\",channel=\"{channel}\"}} ");
+            metrics.text.lines().find_map(|metric| metric.strip_prefix(&line))
         };
-        is_led |= topic["message_count"].as_u64() > Some(0);
-        if channels.len() != CHANNELS.len() || !channels.iter().all(is_empty) {
+        let values: Vec<_> = CHANNELS.into_iter().flat_map(left).map(value).collect();
+        if values.iter().flatten().any(|value| *value != "0") {
             return Ok(false);
         }
+        is_led |= values.iter().all(Option::is_some);
     }
     Ok(is_led)
 }
