@@ -149,6 +149,9 @@ def check(name, statsd, nodes):
     return problems
 
 
+NO_LATENCY = {"count": 0, "percentiles": None}
+
+
 def latency_in_stats(server):
     answer = ask(server.http_port, request("GET", "/stats?format=json&topic=t&channel=c"), "GET")
     topic = json.loads(answer.body)["topics"][0]
@@ -156,13 +159,18 @@ def latency_in_stats(server):
 
 
 def check_stats(stock, nodes):
+    """The latencies of stock nsqd, and of one of the nodes: the one that leads the topic (decision 0016)."""
     problems = []
-    for server in [stock, *nodes]:
-        for latency in latency_in_stats(server):
-            quantiles = [percentile["quantile"] for percentile in latency["percentiles"]]
-            values = [percentile["value"] for percentile in latency["percentiles"]]
+    for name, servers_asked in (("nsqd", [stock]), ("nsquorum", nodes)):
+        shown = [latency_in_stats(server) for server in servers_asked]
+        leading = [latencies for latencies in shown if latencies != [NO_LATENCY, NO_LATENCY]]
+        if len(leading) != 1:
+            problems.append(f"{name}: {len(leading)} nodes show latencies, not one: {shown}")
+        for latency in (latency for latencies in leading for latency in latencies):
+            quantiles = [percentile["quantile"] for percentile in latency["percentiles"] or []]
+            values = [percentile["value"] for percentile in latency["percentiles"] or []]
             if latency["count"] != 2 or quantiles != PERCENTILES or not all(HELD_S * 1e9 <= value <= 60e9 for value in values):
-                problems.append(f"{server.name}: /stats shows {latency}")
+                problems.append(f"{name}: /stats shows {latency}")
     return problems
 
 

@@ -65,7 +65,9 @@ pub struct ChannelStats {
     pub timeout_count: u64,
     /// Whether it is paused.
     pub paused: bool,
-    /// Its consumers.
+    /// Its consumers, on all nodes.
+    pub consumer_count: u64,
+    /// Those that are connected to this node.
     pub clients: Vec<SubscriptionStats>,
     /// From publish to FIN; `None` if it is not measured.
     pub latency: Option<LatencySummary>,
@@ -104,6 +106,7 @@ impl TopicStats {
             requeue_count: 0,
             timeout_count: 0,
             paused: channel.paused,
+            consumer_count: 0,
             clients: channel.clients,
             latency: None,
         };

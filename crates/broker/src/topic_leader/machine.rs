@@ -1189,6 +1189,7 @@ impl TopicLeader {
                 requeue_count: channel.requeue_count(),
                 timeout_count: channel.timeout_count(),
                 paused: channel.is_paused(),
+                consumer_count: dispatch.consumers.len() as u64,
                 clients: dispatch
                     .consumers
                     .iter()

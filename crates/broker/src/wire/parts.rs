@@ -263,6 +263,7 @@ pub(super) fn put_stats(out: &mut Vec<u8>, stats: &TopicStats) {
         out.put_u64_le(channel.requeue_count);
         out.put_u64_le(channel.timeout_count);
         out.put_u8(u8::from(channel.paused));
+        out.put_u64_le(channel.consumer_count);
         put_count(out, channel.clients.len());
         for client in &channel.clients {
             out.put_u64_le(client.id.0);
@@ -325,6 +326,7 @@ pub(super) fn stats(reader: &mut Reader) -> Result<TopicStats, WireError> {
                 requeue_count: reader.u64("requeued")?,
                 timeout_count: reader.u64("timed out")?,
                 paused: reader.flag("paused")?,
+                consumer_count: reader.u64("consumers")?,
                 clients: reader.list("clients", |reader| {
                     Ok(SubscriptionStats {
                         id: subscription(reader)?,

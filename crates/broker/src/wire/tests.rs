@@ -173,6 +173,7 @@ fn every_from_leader() -> Vec<FromLeader> {
             requeue_count: 8,
             timeout_count: 9,
             paused: false,
+            consumer_count: 16,
             clients: vec![SubscriptionStats {
                 id: SUBSCRIPTION,
                 client: client(),

@@ -42,8 +42,10 @@ async fn any_node_takes_publishes_and_delivers() {
             })
         })
         .await;
+    let mut consumer_counts = Vec::new();
     for node in NODES {
         let stats = cluster.stats(node).await;
+        consumer_counts.push(stats.channels[0].consumer_count);
         let clients: Vec<u64> = stats.channels[0]
             .clients
             .iter()
@@ -51,6 +53,8 @@ async fn any_node_takes_publishes_and_delivers() {
             .collect();
         assert_eq!(clients, [10], "each client is shown by its own node");
     }
+    consumer_counts.sort_unstable();
+    assert_eq!(consumer_counts, [0, 0, 3], "the leader counts them all");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -170,7 +170,7 @@ impl Lines {
             channel.timeout_count,
             before.timeouts,
         );
-        self.gauge(format_args!("{of}.clients"), channel.clients.len() as u64);
+        self.gauge(format_args!("{of}.clients"), channel.consumer_count);
         self.latency(of, channel.latency.as_ref());
     }
 
@@ -201,6 +201,7 @@ mod tests {
             requeue_count: messages / 10,
             timeout_count: messages / 20,
             paused: false,
+            consumer_count: 4,
             clients: Vec::new(),
             latency: None,
         }
@@ -270,7 +271,7 @@ mod tests {
                 "topic.t.channel.c.deferred_count:1|g",
                 "topic.t.channel.c.requeue_count:4|c",
                 "topic.t.channel.c.timeout_count:2|c",
-                "topic.t.channel.c.clients:0|g",
+                "topic.t.channel.c.clients:4|g",
                 "topic.t.channel.c.e2e_processing_latency_99:1500|g",
                 "mem.heap_objects:0|g",
                 "mem.heap_idle_bytes:0|g",
