@@ -334,6 +334,7 @@ impl Cluster for ClusterNode {
     fn create_topic(&self, name: TopicName) -> BoxFuture<'static, Result<(), ConsensusError>> {
         self.command(MetadataCommand::CreateTopic {
             name: name.as_str().to_owned(),
+            at: Some(self.identity.node.get()),
         })
     }
 

@@ -18,6 +18,8 @@ use crate::trio::Trio;
 
 /// The topic of every load.
 pub const TOPIC: &str = "orders";
+/// Its group: that of the first topic of a cluster.
+pub const TOPIC_GROUP: u64 = 1;
 /// Its channels. The first is consumed under load; the second only at the end, by one connection, so that it shows the order.
 pub const CHANNELS: [&str; 2] = ["ledger", "archive"];
 /// Load must come this far, also through elections and reconnects.

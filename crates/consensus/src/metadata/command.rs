@@ -13,8 +13,13 @@ use crate::raft::Proposal;
 pub(crate) enum MetadataCommand {
     /// Changes nothing. Once it is applied, everything that was ever committed before it is, too.
     Barrier,
-    /// Creates the topic if it does not exist. Group number and first message number follow from the state.
-    CreateTopic { name: String },
+    /// Creates the topic if it does not exist. Group number, first message number and first leader follow from the state.
+    CreateTopic {
+        name: String,
+        /// The node where somebody uses it first.
+        #[serde(default)]
+        at: Option<u64>,
+    },
     /// Deletes the topic if it still is this group. `last_seq` is the last number that its messages used.
     DeleteTopic { name: String, group: u64, last_seq: u64 },
     /// A storage node says how clients reach it.

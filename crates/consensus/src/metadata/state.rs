@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::command::MetadataCommand;
 use super::nodes::NodeDescription;
 
+/// How many more topics one node may begin to lead than the node that began with the fewest. A few topics stay where they are used, many spread.
+const FIRST_LEADS_AHEAD_MAX: usize = 8;
+
 /// A topic that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicRecord {
@@ -126,14 +129,12 @@ impl MetadataState {
     pub(crate) fn apply(&mut self, command: &MetadataCommand) -> Result<(), String> {
         match command {
             MetadataCommand::Barrier => {}
-            MetadataCommand::CreateTopic { name } => {
+            MetadataCommand::CreateTopic { name, at } => {
                 TopicName::try_from(name.as_str()).map_err(|error| format!("topic name {name:?}: {error}"))?;
                 if !self.topics.contains_key(name) {
                     let group = self.next_group;
                     let replicas: Vec<u64> = self.members.iter().copied().collect();
-                    // In turn over the nodes, so that no node begins with more than its share of the leaders.
-                    let turn = usize::try_from(group % (replicas.len().max(1) as u64)).unwrap_or(0);
-                    let first_leader = *replicas.get(turn).ok_or("a topic before the first membership")?;
+                    let first_leader = self.first_leader(*at).ok_or("a topic before the first membership")?;
                     let seq_base = self.retired.get(name).copied().unwrap_or(0);
                     self.topics.insert(
                         name.clone(),
@@ -194,6 +195,23 @@ impl MetadataState {
         Ok(())
     }
 
+    /// The node that asks for the topic: whoever uses it first is connected there, and between a client and its topic's leader every other
+    /// node is two hops. Unless that node has begun with far more topics than another: then the one with the fewest.
+    fn first_leader(&self, at: Option<u64>) -> Option<u64> {
+        let mut led: BTreeMap<u64, usize> = self.members.iter().map(|node| (*node, 0)).collect();
+        for topic in self.topics.values() {
+            if let Some(count) = led.get_mut(&topic.first_leader) {
+                *count += 1;
+            }
+        }
+        let (fewest, idlest) = led.iter().map(|(node, count)| (*count, *node)).min()?;
+        at.filter(|node| {
+            led.get(node)
+                .is_some_and(|count| *count < fewest + FIRST_LEADS_AHEAD_MAX)
+        })
+        .or(Some(idlest))
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("plain data always serializes")
     }
@@ -237,8 +255,13 @@ mod tests {
     }
 
     fn create(state: &mut MetadataState, name: &str) -> TopicRecord {
+        create_at(state, name, None)
+    }
+
+    fn create_at(state: &mut MetadataState, name: &str, at: Option<u64>) -> TopicRecord {
+        let name_of = name.into();
         state
-            .apply(&MetadataCommand::CreateTopic { name: name.into() })
+            .apply(&MetadataCommand::CreateTopic { name: name_of, at })
             .expect("valid");
         state
             .topic(&TopicName::try_from(name).expect("valid"))
@@ -296,18 +319,30 @@ mod tests {
     }
 
     #[test]
-    fn the_first_leaders_are_spread_over_the_nodes() {
+    fn a_topic_begins_where_it_is_used_until_that_node_leads_far_more_than_another() {
         let mut state = of_three();
-        let leaders: Vec<u64> = ["a", "b", "c", "d", "e", "f"]
-            .into_iter()
-            .map(|name| create(&mut state, name).first_leader.get())
-            .collect();
+        let mut leaders = BTreeMap::new();
+        for number in 0..300 {
+            let record = create_at(&mut state, &format!("at-2-{number}"), Some(2));
+            if number < FIRST_LEADS_AHEAD_MAX {
+                assert_eq!(record.first_leader, NodeId::new(2), "topic {number}");
+            }
+            *leaders.entry(record.first_leader.get()).or_insert(0) += 1;
+        }
+        let (most, fewest) = (leaders[&2], leaders[&1].min(leaders[&3]));
+        assert!(most <= fewest + FIRST_LEADS_AHEAD_MAX, "{leaders:?}");
+        assert_eq!(create_at(&mut state, "at-3", Some(3)).first_leader, NodeId::new(3));
+    }
+
+    #[test]
+    fn a_topic_that_no_member_asks_for_begins_where_the_fewest_do() {
+        let mut state = of_three();
+        for (number, at) in [None, Some(9), None, None, Some(9), None].into_iter().enumerate() {
+            create_at(&mut state, &format!("topic-{number}"), at);
+        }
         for node in 1..=3 {
-            assert_eq!(
-                leaders.iter().filter(|leader| **leader == node).count(),
-                2,
-                "node {node}"
-            );
+            let led = state.topics().filter(|(_, topic)| topic.first_leader.get() == node);
+            assert_eq!(led.count(), 2, "node {node}");
         }
     }
 
@@ -352,7 +387,8 @@ mod tests {
         assert!(
             state
                 .apply(&MetadataCommand::CreateTopic {
-                    name: "no spaces".into()
+                    name: "no spaces".into(),
+                    at: None
                 })
                 .is_err()
         );

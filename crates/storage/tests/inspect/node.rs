@@ -44,8 +44,6 @@ pub(crate) fn durably(operation: impl FnOnce(Completion)) {
 pub(crate) struct Topic {
     pub(crate) log: RocksLog,
     pub(crate) state: TopicState,
-    /// All that were ever in the log, those that have been purged too.
-    appended: Vec<Entry>,
     next: LogIndex,
 }
 
@@ -55,7 +53,6 @@ impl Topic {
         let mut topic = Self {
             log,
             state: TopicState::new(Seq::new(0)),
-            appended: Vec::new(),
             next: LogIndex::new(0),
         };
         durably(|done| {
@@ -121,7 +118,6 @@ impl Topic {
             }
             _ => self.state.apply_other(at).unwrap(),
         }
-        self.appended.push(entry.clone());
         durably(|done| self.log.append(vec![entry], done));
     }
 
@@ -233,8 +229,6 @@ fn metadata_group(store: &RocksStore) {
 pub(crate) struct Expected {
     pub(crate) orders: TopicState,
     pub(crate) invoices: TopicState,
-    /// Every entry that was ever in the topics' logs.
-    pub(crate) appended: Vec<Entry>,
 }
 
 /// Fills a new directory and closes it.
@@ -297,7 +291,6 @@ pub(crate) fn make(dir: &Path) -> Expected {
     let expected = Expected {
         orders: orders.state.clone(),
         invoices: invoices.state.clone(),
-        appended: [&orders.appended[..], &invoices.appended[..]].concat(),
     };
     drop((orders, invoices));
     store.close().unwrap();
