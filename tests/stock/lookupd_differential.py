@@ -6,6 +6,7 @@ Lists come in any order from stock nsqlookupd and are compared sorted; times and
 """
 
 import argparse
+import errno
 import http.client
 import json
 import os
@@ -89,9 +90,14 @@ class Subject:
     def all_answers(self, data):
         """What comes for `data` until the connection ends."""
         with socket.create_connection(("127.0.0.1", self.tcp), PATIENCE_S) as connection:
-            connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
             answers = []
+            try:
+                connection.sendall(data)
+                connection.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                # It has answered and closed before it was told that this is all.
+                if error.errno not in (errno.ENOTCONN, errno.EPIPE, errno.ECONNRESET):
+                    raise
             try:
                 while (frame := read_frame(connection)) is not None:
                     answers.append(self.greeting(frame))
