@@ -209,6 +209,7 @@ class Pair:
                 },
                 stats=stats,
                 stock=self.options.stock,
+                lowers_rdy=LIBRARIES[self.consumer].lowers_rdy,
                 msg_timeout_ms=self.msg_timeout_ms(),
                 began_ns=began_ns - checker.CLOCK_TOLERANCE_NS,
                 ended_ns=time.time_ns() + checker.CLOCK_TOLERANCE_NS,

@@ -18,6 +18,8 @@ class Library:
     asks_msg_timeout: bool = True
     # Where not, connections to nodes that it has from nsqlookupd are always plain.
     identifies_discovered: bool = True
+    # With what it holds. Messages that are on their way to it then go back and may come to another connection, behind later ones.
+    lowers_rdy: bool = False
     # By default it is tried over this one beside plain; the first three libraries are tried over all.
     sample_transport: str | None = None
 
@@ -43,6 +45,7 @@ LIBRARIES = {
         consumes=("plain", "snappy", "deflate"),
         asks_msg_timeout=False,
         identifies_discovered=False,
+        lowers_rdy=True,
         sample_transport="deflate",
     ),
     "ansq": Library(python("ansq"), produces=("plain",), consumes=("plain",)),

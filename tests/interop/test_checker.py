@@ -209,6 +209,18 @@ class Checker(unittest.TestCase):
         self.assertEqual(self.rules_broken_by(change), {"delivery order"})
         self.assertEqual(self.rules_broken_by(change, stock=True), set())
 
+    def test_what_a_lowered_rdy_sends_back_may_come_to_another_connection_late(self):
+        def swap(run):
+            run.received["a"][7], run.received["a"][8] = run.received["a"][8], run.received["a"][7]
+
+        def swap_beside_another(run):
+            swap(run)
+            run.received["a"][2].update(connection="a2")
+
+        self.assertEqual(self.rules_broken_by(swap, lowers_rdy=True), {"delivery order"})
+        self.assertEqual(self.rules_broken_by(swap_beside_another), {"delivery order"})
+        self.assertEqual(self.rules_broken_by(swap_beside_another, lowers_rdy=True), set())
+
     def test_first_deliveries_on_two_connections_need_no_common_order(self):
         def change(run):
             run.received["b"][7].update(connection="b2")
