@@ -5,7 +5,7 @@ use nsquorum_broker::{LeaseEvent, OrphanedLeases, PublishError, SubscriptionEven
 use nsquorum_environment::Monotonic;
 use nsquorum_protocol::{ConnectionState, Fatality, InFlightError, ProtocolError, frame};
 
-use super::consumer::ToLeader;
+use super::consumer::{Room, ToLeader};
 use super::machine::{Awaited, End, Machine, OUTPUT_BYTES_MAX, Phase};
 use super::replies::Reply;
 use crate::config::Corruption;
@@ -88,10 +88,15 @@ impl Machine {
         }
     }
 
-    /// Whether the next delivery may be taken. With RDY 0 always: it only goes back.
+    /// Whether the next delivery may be taken, to be written or to go back.
     pub(crate) fn wants_deliveries(&self) -> bool {
         let Some(consumer) = &self.consumer else { return false };
-        self.phase == Phase::Open && (self.output.waiting_bytes() < OUTPUT_BYTES_MAX || consumer.ready() == 0)
+        let wants = match consumer.room() {
+            Room::Free => self.output.waiting_bytes() < OUTPUT_BYTES_MAX,
+            Room::Awaited => false,
+            Room::None => true,
+        };
+        self.phase == Phase::Open && wants
     }
 
     /// Something happened on the subscription.

@@ -4,8 +4,13 @@
 //! lease table (with the client). The lease begins when the first byte of the message is handed to the kernel, not when it is put into the buffer:
 //! a client that reads slowly does not lose time for messages that it has not got, and what is still in the buffer when the connection
 //! breaks is returned without costing an attempt.
+//!
+//! Order: the leader hears of a lowered RDY after it has sent more. What arrives beyond RDY is left in the channel from the leader for a moment
+//! ([`RETURN_AFTER`]), and taken if the client makes room by then; otherwise it goes back, all of it at once. If each went back as it came,
+//! a FIN in between would make room for the later ones, and the client would see them before those that have to come again.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use nsquorum_broker::{Delivery, LeaseEvent, LeaseOutcome, LeaseTable, NotHeld, OrphanedLeases};
 use nsquorum_environment::{Monotonic, Random};
@@ -14,6 +19,21 @@ use nsquorum_topic::Seq;
 
 use super::output::Output;
 use crate::config::Corruption;
+
+/// How long deliveries beyond a lowered RDY wait for room. Longer than the leader needs to hear of it, wherever it is: then nothing is on its way
+/// behind what goes back. Short, because another consumer may have room.
+const RETURN_AFTER: Duration = Duration::from_millis(100);
+
+/// What the next delivery that arrives meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Fewer messages are held than RDY says: it can be written.
+    Free,
+    /// None, but RDY was lowered a moment ago.
+    Awaited,
+    /// None: it goes back.
+    None,
+}
 
 /// A message in the output buffer.
 #[derive(Debug)]
@@ -39,6 +59,8 @@ pub(crate) struct Consumer {
     channel: ChannelName,
     sample_rate: u8,
     ready: u32,
+    /// When RDY was last lowered, until what is beyond it goes back.
+    lowered_at: Option<Monotonic>,
     leases: LeaseTable,
     unwritten: VecDeque<Unwritten>,
     to_leader: ToLeader,
@@ -52,37 +74,54 @@ impl Consumer {
             channel,
             sample_rate,
             ready: 0,
+            lowered_at: None,
             leases,
             unwritten,
             to_leader: ToLeader::default(),
         }
     }
 
-    /// RDY, also 0 for CLS.
-    pub(crate) fn set_ready(&mut self, count: u32) {
+    /// RDY.
+    pub(crate) fn set_ready(&mut self, count: u32, now: Monotonic) {
+        if count < self.ready {
+            self.lowered_at = Some(now);
+        }
         self.ready = count;
         self.to_leader.ready = Some(count);
     }
 
-    pub(crate) fn ready(&self) -> u32 {
-        self.ready
+    /// CLS: nothing more is taken, whatever the client makes room for.
+    pub(crate) fn close(&mut self) {
+        self.ready = 0;
+        self.lowered_at = None;
+        self.to_leader.ready = Some(0);
     }
 
-    /// A delivery arrives. It goes into the output, or back: RDY may have been lowered while it was on its way.
+    pub(crate) fn room(&self) -> Room {
+        if self.leases.len() + self.unwritten.len() < self.ready as usize {
+            Room::Free
+        } else if self.lowered_at.is_some() {
+            Room::Awaited
+        } else {
+            Room::None
+        }
+    }
+
+    /// A delivery arrives. It goes into the output, or back.
     pub(crate) fn deliver(
         &mut self,
         delivery: Delivery,
         output: &mut Output,
         random: &dyn Random,
     ) -> Result<(), Corruption> {
+        let has_room = self.room() == Room::Free;
         let mut end = |outcome| {
             self.to_leader.events.push(LeaseEvent {
                 token: delivery.token,
                 outcome,
             })
         };
-        let held = self.leases.len() + self.unwritten.len();
-        if held >= self.ready as usize {
+        if !has_room {
             end(LeaseOutcome::Returned);
             return Ok(());
         }
@@ -153,10 +192,12 @@ impl Consumer {
 
     pub(crate) fn expire(&mut self, now: Monotonic) {
         self.to_leader.events.extend(self.leases.expire(now));
+        self.lowered_at = self.lowered_at.filter(|at| *at + RETURN_AFTER > now);
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Monotonic> {
-        self.leases.next_deadline()
+        let go_back = self.lowered_at.map(|at| at + RETURN_AFTER);
+        self.leases.next_deadline().into_iter().chain(go_back).min()
     }
 
     /// What is to be sent to the topic leader now.

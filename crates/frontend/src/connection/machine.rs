@@ -308,13 +308,13 @@ impl Machine {
             }
             Command::Rdy(count) => {
                 if let Some(consumer) = &mut self.consumer {
-                    consumer.set_ready(count);
+                    consumer.set_ready(count, now.monotonic);
                 }
             }
             Command::Cls => {
                 self.set_state(ConnectionState::Closing);
                 if let Some(consumer) = &mut self.consumer {
-                    consumer.set_ready(0);
+                    consumer.close();
                 }
                 self.reply(Reply::Response(Bytes::from_static(frame::CLOSE_WAIT)), now.monotonic);
             }

@@ -108,15 +108,57 @@ fn rdy_is_told_before_the_events_that_follow_it() {
 }
 
 #[test]
-fn deliveries_beyond_a_lowered_rdy_go_back() {
+fn deliveries_beyond_a_lowered_rdy_go_back_after_a_moment() {
     let mut script = Script::subscribed(3);
+    script.deliver(1, b"x");
     script.send(b"RDY 1\n");
+    assert_eq!(seqs(&script.take_frames()), [1]);
+    assert!(!script.machine.wants_deliveries());
+    script.advance(Duration::from_millis(99));
+    assert!(!script.machine.wants_deliveries(), "there may be room in a moment");
+    let due = script.machine.next_deadline().expect("a moment ends");
+    script.advance(due.since(script.now));
+    assert!(script.machine.wants_deliveries());
+    script.deliver(2, b"x");
+    script.deliver(3, b"x");
+    assert_eq!(script.take_frames(), []);
+    let returned = LeaseOutcome::Returned;
+    assert_eq!(outcomes(&mut script), [(2, returned), (3, returned)]);
+    assert_eq!(script.record.view().state.number(), 3);
+}
+
+#[test]
+fn what_rdy_was_lowered_for_on_its_way_is_not_overtaken() {
+    let mut script = Script::subscribed(2);
     script.deliver(1, b"x");
     script.deliver(2, b"x");
-    assert_eq!(seqs(&script.take_frames()), [1]);
-    assert_eq!(outcomes(&mut script), [(2, LeaseOutcome::Returned)]);
+    script.take_frames();
+    // The leader hears of FIN 1 and FIN 2 before it hears of RDY, and sends 3 and 4.
+    script.send(b"FIN 0000000000000001\nRDY 1\n");
+    let on_their_way = [3, 4];
+    let mut arrived = on_their_way.into_iter();
+    let mut seen = Vec::new();
+    while let Some(seq) = arrived.next() {
+        while !script.machine.wants_deliveries() {
+            let held: u64 = *seen.last().unwrap_or(&2);
+            script.send(format!("FIN {held:016x}\n").as_bytes());
+        }
+        script.deliver(seq, b"x");
+        seen.extend(seqs(&script.take_frames()));
+    }
+    assert_eq!(seen, on_their_way);
+    assert!(
+        outcomes(&mut script)
+            .iter()
+            .all(|(_, outcome)| *outcome == LeaseOutcome::Finished)
+    );
+}
 
+#[test]
+fn what_arrives_after_cls_goes_back_at_once() {
+    let mut script = Script::subscribed(3);
     script.send(b"CLS\n");
+    assert!(script.machine.wants_deliveries());
     script.deliver(3, b"x");
     assert_eq!(
         script.take_frames(),
