@@ -11,7 +11,7 @@ use nsquorum_protocol::{ChannelName, TopicName};
 use nsquorum_storage::{ENTRY_HEADER_BYTES, Entry, SpaceState};
 use nsquorum_topic::{
     Accepted, Applied, Attempts, BatchView, ChannelIncarnation, Cursor, Effect, EntryPosition, Event, FeatureLevel,
-    NodeId, RequeueCause, Seq, Term, TopicState,
+    NodeId, RequeueCause, Seq, SeqRange, Term, TopicState,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -442,6 +442,15 @@ impl TopicLeader {
         if self.space != SpaceState::Ok {
             return Some(PublishError::DiskFull);
         }
+        if let Some(only) = &publish.only {
+            let state = self.leading.as_ref().map(|leading| &leading.state);
+            if state.is_some_and(|state| state.paused_at().is_some()) {
+                return Some(PublishError::TopicPaused);
+            }
+            if state.is_some_and(|state| state.channel_by_name(only).is_none()) {
+                return Some(PublishError::ChannelNotFound);
+            }
+        }
         let deferred = publish.messages.iter().filter(|message| message.defer_ms > 0).count() as u64;
         if deferred > 0 {
             let known = self
@@ -504,11 +513,18 @@ impl TopicLeader {
         match own {
             Applied::Accepted(accepted) => {
                 leading.window.push(batch, entry.encoded_len());
-                if is_own {
+                let for_one_channel = if is_own {
+                    let for_one_channel = self.pipeline.for_one_channel(batch_header.first_seq);
                     let stored = self.pipeline.accepted(batch_header.first_seq);
                     self.tell(stored);
-                }
+                    for_one_channel
+                } else {
+                    Vec::new()
+                };
                 self.effects(&accepted);
+                for (range, only) in for_one_channel {
+                    self.finish_on_others(range, &only);
+                }
             }
             Applied::Void(reason) => {
                 tracing::warn!(topic = %self.name, index = header.index.get(), %reason, "a void batch");
@@ -520,6 +536,27 @@ impl TopicLeader {
         }
         self.pipeline.settle(next_seq);
         self.dispatch_all();
+    }
+
+    /// Messages for one channel have reached all of them: the others are done with these, and wait until that is in the log.
+    fn finish_on_others(&mut self, range: SeqRange, only: &ChannelName) {
+        let Some(leading) = &mut self.leading else { return };
+        if range.last() >= leading.state.readable_end() {
+            // Paused by a command that overtook the publish. Nobody can be done with what has not left the topic: better twice than never.
+            tracing::warn!(topic = %self.name, %range, %only, "messages for one channel go to all: the topic was paused meanwhile");
+            return;
+        }
+        for (channel, dispatch) in leading
+            .dispatches
+            .iter_mut()
+            .filter(|(_, dispatch)| dispatch.name != *only)
+        {
+            dispatch.pass_over(range);
+            for seq in range.first().get()..=range.last().get() {
+                self.pipeline.finish(*channel, Seq::new(seq), self.stepped_at);
+            }
+        }
+        self.pipeline.hurry();
     }
 
     fn effects(&mut self, accepted: &Accepted) {

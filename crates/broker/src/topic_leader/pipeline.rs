@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use nsquorum_environment::Monotonic;
+use nsquorum_protocol::ChannelName;
 use nsquorum_topic::batch::MESSAGE_ROW_BYTES;
 use nsquorum_topic::{
     Attempts, BatchBuilder, ChannelIncarnation, Event, LogTime, RequeueCause, Seq, SeqRange, SessionId, Term,
@@ -376,6 +377,22 @@ impl Pipeline {
             }
         }
         stored
+    }
+
+    /// The numbers in a batch that is about to be [`accepted`](Self::accepted) which are for one channel only.
+    pub(super) fn for_one_channel(&self, first_seq: Seq) -> Vec<(SeqRange, ChannelName)> {
+        let mut next = first_seq;
+        let mut found = Vec::new();
+        for request in &self.under_way[self.place_under_way(first_seq)].content.requests {
+            let Request::Publish { publish, .. } = request else {
+                continue;
+            };
+            let first = next;
+            next = first.plus(publish.messages.len() as u64);
+            let only = publish.only.clone();
+            found.extend(SeqRange::until(first, next).zip(only));
+        }
+        found
     }
 
     /// A batch of this leader was void: nothing of it happened.

@@ -32,6 +32,7 @@ fn publish(pipeline: &mut Pipeline, bodies: &[&str]) -> Answer {
     let messages = bodies.iter().map(|body| message((*body).to_owned())).collect();
     pipeline.publish(Publish {
         messages,
+        only: None,
         answer: answer.into(),
         place: None,
         _held: Held::Nothing,
@@ -382,6 +383,7 @@ fn deferred_messages_count_until_they_are_applied() {
     deferred.defer_ms = 1;
     pipeline.publish(Publish {
         messages: vec![deferred, message("b")],
+        only: None,
         answer: answer.into(),
         place: None,
         _held: Held::Nothing,

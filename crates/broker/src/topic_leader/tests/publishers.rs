@@ -71,6 +71,7 @@ impl Publishers {
         });
         Publish {
             messages,
+            only: None,
             answer: answer.into(),
             place: None,
             _held: Held::Nothing,
@@ -105,7 +106,13 @@ impl Publishers {
                     }
                     self.safe.extend(waiting.bodies);
                 }
-                Ok(Err(PublishError::DiskFull | PublishError::TooManyDeferred | PublishError::Exiting)) => {
+                Ok(Err(
+                    PublishError::DiskFull
+                    | PublishError::TooManyDeferred
+                    | PublishError::Exiting
+                    | PublishError::ChannelNotFound
+                    | PublishError::TopicPaused,
+                )) => {
                     self.refused.extend(waiting.bodies);
                 }
                 Ok(Err(PublishError::Stopping | PublishError::TimedOut)) => {}
