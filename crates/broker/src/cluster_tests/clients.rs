@@ -158,6 +158,7 @@ impl Clients {
         LeaderInput::Publish(Publish {
             messages,
             answer: answer.into(),
+            only: None,
             place: None,
             _held: Held::Nothing,
         })
