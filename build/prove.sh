@@ -31,9 +31,10 @@ place() {
 }
 
 # Names of the lines, in the order in which they run: cheap ones first.
-lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop invoices bench cluster-bench)
+lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop migration invoices bench cluster-bench)
 
 line_check() { ./dev check; }                                                                # acceptance 1 (part)
+line_migration() { tests/stock/migration/run --count 100000; }                                                  # all of NSQ 3
 line_interop() { tests/interop/run --count 100000 && tests/interop/run --count 20000 --transport all; }          # acceptance 2
 line_invoices() { examples/invoices/run --count 5000; }                                      # acceptance 2
 line_power_cut() { NSQUORUM_KILLS=50 node_test power_cut; }                                  # acceptance 3
