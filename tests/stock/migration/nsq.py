@@ -18,7 +18,7 @@ class Failed(Exception):
     """Something is not as it has to be."""
 
 
-def wait_for(what, holds):
+def wait_for(what, holds, pause_s=0.05):
     deadline = time.monotonic() + PATIENCE_S
     while True:
         found = holds()
@@ -26,7 +26,7 @@ def wait_for(what, holds):
             return found
         if time.monotonic() > deadline:
             raise Failed(f"waited in vain for {what}")
-        time.sleep(0.05)
+        time.sleep(pause_s)
 
 
 class Process:
