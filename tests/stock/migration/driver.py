@@ -7,6 +7,7 @@ import tempfile
 
 import fleet
 import imports
+from nsq import Process
 
 
 def main():
@@ -29,6 +30,8 @@ def main():
                 print(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}", file=sys.stderr)
             print(f"FAILED: {failed}", file=sys.stderr)
             return 1
+        finally:
+            Process.kill_all()
     return 0
 
 

@@ -30,7 +30,9 @@ def wait_for(what, holds, pause_s=0.05):
 
 
 class Process:
-    """A program that says on standard error, or with --tcp-port of our own, where it listens."""
+    """A program whose log says where it listens."""
+
+    started = []
 
     def __init__(self, name, command, folder):
         self.name = name
@@ -38,6 +40,7 @@ class Process:
         self.process = subprocess.Popen(
             [str(part) for part in command], stdout=self.log.open("ab"), stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
         )
+        self.started.append(self.process)
 
     def text(self):
         return re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text(errors="replace"))
@@ -52,6 +55,14 @@ class Process:
             return found[-1] if found else None
 
         return wait_for(f"{self.name} to say {pattern}", look)
+
+    @classmethod
+    def kill_all(cls):
+        """What still runs, after a failure for example."""
+        for process in cls.started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
     def stop(self, how=signal.SIGTERM):
         if self.process.poll() is None:
