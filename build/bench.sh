@@ -33,7 +33,7 @@ if [ "$nodes" -gt 1 ]; then
     "$NSQUORUM_BIN" bench --cluster-dir "$work/cluster" --raw-dir "$work" "$@"
 else
     "$NSQUORUM_BIN" serve --data-path "$work/data" --tcp-address 127.0.0.1:0 --http-address 127.0.0.1:0 \
-        --lookup-http-address 127.0.0.1:0 --ports-file "$work/ports.json" 2>"$work/log" &
+        --lookup-tcp-address 127.0.0.1:0 --lookup-http-address 127.0.0.1:0 --ports-file "$work/ports.json" 2>"$work/log" &
     server=$!
     served "$work/ports.json"
     address() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" "$work/ports.json"; }

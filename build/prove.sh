@@ -16,6 +16,16 @@ export NSQUORUM_SEED
 
 cluster_test() { cargo test --locked --release -p nsquorum-cluster-tests --test "$1" -- --nocapture --test-threads 1 "${@:2}"; }
 node_test() { cargo test --locked --release -p nsquorum-node-tests --test "$1" -- --nocapture --test-threads 1 "${@:2}"; }
+# The path of the pinned stock nsqd, built where it is not yet.
+stock_nsqd() (
+    # shellcheck source=tests/interop/clients.sh
+    . tests/interop/clients.sh
+    # shellcheck source=tests/stock/programs.sh
+    . tests/stock/programs.sh
+    require_tools go
+    stock_programs
+    echo "$stock_bin/nsqd"
+)
 
 # Where a line's log and result are: the name says what it ran on.
 place() {
@@ -31,11 +41,14 @@ place() {
 }
 
 # Names of the lines, in the order in which they run: cheap ones first.
-lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop migration invoices bench cluster-bench)
+lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory connections restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop nsqjs-suite stock-lookup stock-tools migration invoices bench cluster-bench)
 
 line_check() { ./dev check; }                                                                # acceptance 1 (part)
-line_migration() { tests/stock/migration/run --count 100000; }                                                  # all of NSQ 3
-line_interop() { tests/interop/run --count 100000 && tests/interop/run --count 20000 --transport all; }          # acceptance 2
+line_nsqjs_suite() { tests/interop/nsqjs_suite/run; }                                        # all of NSQ 2
+line_migration() { tests/stock/migration/run --count 100000; }                                   # all of NSQ 3
+line_interop() { # acceptance 2
+    tests/interop/run --count 100000 && tests/interop/run --count 20000 --transport all --pairs all && tests/interop/run --nodes 3 --count 30000
+}
 line_invoices() { examples/invoices/run --count 5000; }                                      # acceptance 2
 line_power_cut() { NSQUORUM_KILLS=50 node_test power_cut; }                                  # acceptance 3
 line_topic_histories() {                                                                     # acceptance 4
@@ -55,6 +68,9 @@ line_cluster_bench() {                                                          
 }
 line_disk_full() { NSQUORUM_FULL_DISKS=20 node_test disk_full; }                                                 # acceptance 7
 line_memory() { NSQUORUM_BACKLOG=1000000 node_test memory; }                                 # acceptance 7
+line_connections() { # all of NSQ, 4
+    NSQUORUM_STOCK_NSQD=$(stock_nsqd) NSQUORUM_CONNECTIONS=10000 NSQUORUM_BUSY_CONNECTIONS=1000 NSQUORUM_BUSY_MESSAGES=200 node_test connections
+}
 line_clusters() { cluster_test three_nodes; }                                                 # three replicas, 1 (small)
 line_quorum_loss() { cluster_test quorum_loss; }                                             # three replicas, 4
 line_many_topics() { NSQUORUM_TOPICS=500 cluster_test many_topics; }                          # three replicas, 9
@@ -64,6 +80,8 @@ line_leader_kills() { NSQUORUM_LEADER_KILLS=100 cluster_test leader_death killed
 line_leader_pauses() { NSQUORUM_LEADER_PAUSES=20 cluster_test leader_death paused; }         # three replicas 5
 line_rolling_restarts() { NSQUORUM_ROLLING_RESTARTS=20 cluster_test rolling; }               # three replicas 6
 line_cluster_clients() { tests/interop/run --cluster --count 300000 --kills 10; }            # three replicas 1, 2
+line_stock_lookup() { tests/stock/lookupd_differential; }                                       # all of NSQ 1 (nsqlookupd)
+line_stock_tools() { tests/stock/tools --count 5000 --rounds 5; }                             # all of NSQ 2 (nsqadmin, tools)
 line_restart() { node_test restart; }                                                        # acceptance 1, 7
 
 if [ "${1:-}" = --list ]; then

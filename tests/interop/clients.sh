@@ -13,7 +13,7 @@ clients_fail() {
     exit 2
 }
 
-# require_tools [python] [node] [go]: all that is missing is said at once, with the line that installs it.
+# require_tools [python] [node] [go] [java]: all that is missing is said at once, with the line that installs it.
 require_tools() {
     local tool missing=() packages=()
     for tool in "$@"; do
@@ -33,6 +33,14 @@ require_tools() {
             ;;
         go)
             command -v go >/dev/null || { missing+=("go") packages+=(golang-go); }
+            ;;
+        java)
+            if ! command -v javac >/dev/null; then
+                missing+=("javac") packages+=(default-jdk-headless)
+            elif [ "$(javac -version 2>&1 | sed 's/[^0-9]*\([0-9]*\).*/\1/')" -lt 17 ]; then
+                clients_fail "javac is $(javac -version 2>&1), but 17 or newer is needed"
+            fi
+            command -v mvn >/dev/null || { missing+=("mvn") packages+=(maven); }
             ;;
         *) clients_fail "require_tools does not know $tool" ;;
         esac
@@ -99,6 +107,21 @@ go_client() {
         # The Go that is here is the one used: fetching another toolchain is no part of a test.
         (cd "$from" && GOTOOLCHAIN=local GOFLAGS=-mod=readonly go build -buildvcs=false -o "$client_go.new" . >&2)
         mv "$client_go.new" "$client_go"
+    fi
+}
+
+# java_client FOLDER: sets client_java, a folder with the classes built from it and the jars that its pom.xml pins.
+java_client() {
+    local from=$1
+    client_java="$clients_cache/java-$(content_hash "$from/pom.xml" "$from"/*.java)"
+    if [ ! -d "$client_java" ]; then
+        echo "building $(basename "$from") into $client_java" >&2
+        rm -rf "$client_java.new"
+        mkdir -p "$client_java.new"
+        # Maven only fetches, and fails when a checksum does not fit; to build with it as well would take more of its plugins.
+        mvn -B -q -C -Dstyle.color=never -f "$from/pom.xml" dependency:copy-dependencies -DoutputDirectory="$client_java.new/jars" >&2
+        javac -XDignore.symbol.file -cp "$client_java.new/jars/*" -d "$client_java.new/classes" "$from"/*.java >&2
+        mv "$client_java.new" "$client_java"
     fi
 }
 

@@ -9,7 +9,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,9 +17,12 @@ import time
 
 import checker
 import cluster_checker
-from driver import CLIENTS, START_S, STOP_S, Failed, interrupted, launch, program, request, stop
+import clusters
+import totals
+from clusters import NODES
+from driver import START_S, STOP_S, Failed, interrupted, launch, request, stop
+from libraries import FIRST, LIBRARIES
 
-NODES = 3
 CHANNELS = ("a", "b")
 TOPIC = "interop.cluster"
 # So long may nothing at all change before the run is given up.
@@ -156,8 +158,7 @@ class Campaign:
         self.dice = random.Random(options.seed)
 
     def nodes(self):
-        # It is replaced by a rename: there is always one.
-        return json.loads((self.folder / "cluster" / "cluster.json").read_text())["nodes"]
+        return clusters.nodes(self.folder / "cluster")
 
     def carry_out(self):
         self.start_cluster()
@@ -184,17 +185,10 @@ class Campaign:
     # === the cluster ===
 
     def start_cluster(self):
-        folder = self.folder / "cluster"
-        command = [self.options.binary, "up", "--dir", folder, "--nodes", NODES, "--base-port", free_base()]
-        with open(self.folder / "up.log", "wb") as log:
-            self.up = subprocess.Popen(
-                [str(part) for part in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
-        deadline = time.monotonic() + START_S
-        while not (folder / "cluster.json").exists():
-            if self.up.poll() is not None or time.monotonic() > deadline:
-                raise Failed(f"the cluster did not start; see {self.folder / 'up.log'}")
-            time.sleep(0.05)
+        try:
+            self.up = clusters.start(self.options.binary, self.folder / "cluster", self.folder / "up.log")
+        except clusters.NotStarted as error:
+            raise Failed(str(error)) from error
 
     def kill_leader(self, counters):
         number, pid = counters.leader()
@@ -252,11 +246,11 @@ class Campaign:
 
     def start_producers(self, nodes):
         """Each library at each node."""
-        each = -(-self.options.count // (len(CLIENTS) * NODES))
+        each = -(-self.options.count // (len(FIRST) * NODES))
         # Slow enough that the kills happen while there is work.
         rest_ms = int(self.options.kills * SECONDS_PER_KILL * 1000 / each)
         producers = []
-        for index, (node, client) in enumerate((node, client) for node in nodes for client in CLIENTS):
+        for index, (node, client) in enumerate((node, client) for node in nodes for client in FIRST):
             first = 1 + index * each
             count = min(each, self.options.count - first + 1)
             name = f"producer-{node['id']}-{client}"
@@ -281,20 +275,20 @@ class Campaign:
                 "--msg-timeout-ms", self.options.msg_timeout_ms,
             )
             for channel in CHANNELS
-            for client in CLIENTS
+            for client in FIRST
         ]  # fmt: skip
 
     def start(self, name, client, mode, *arguments):
         out = self.folder / f"{name}.jsonl"
         common = ["--topic", TOPIC, "--seed", self.options.seed, "--out", out, "--restarts"]
-        command = [*program(client), mode, *common, *arguments]
+        command = [*LIBRARIES[client].command, mode, *common, *arguments]
         process = launch(name, command, self.folder)
         self.started.append(process)
         return process
 
     def wait_subscribed(self, nodes):
         deadline = time.monotonic() + START_S
-        wanted = {channel: len(CLIENTS) * NODES for channel in CHANNELS}
+        wanted = {channel: len(FIRST) * NODES for channel in CHANNELS}
         while True:
             channels = (self.stats() or {"channels": []})["channels"]
             counts = {channel["channel_name"]: channel["client_count"] for channel in channels}
@@ -312,6 +306,7 @@ class Campaign:
         def is_drained(stats):
             return (
                 all(producer.poll() is not None for producer in producers)
+                and stats["message_count"] > 0  # somebody leads
                 and stats["depth"] == 0
                 and all(
                     channel["depth"] == channel["in_flight_count"] == channel["deferred_count"] == 0
@@ -337,18 +332,17 @@ class Campaign:
             time.sleep(0.1)
 
     def stats(self):
-        """Of the topic, from any node that answers; none of them may just have."""
+        """Of the topic, added up over the nodes that answer."""
         if interrupted.is_set():
             raise Failed("interrupted")
         names = {"format": "json", "topic": TOPIC, "include_clients": "false", "include_mem": "false"}
+        answers = []
         for node in self.nodes():
             try:
-                topics = json.loads(get(node["http"], "/stats", **names))["topics"]
+                answers.append(json.loads(get(node["http"], "/stats", **names)))
             except OSError:
                 continue
-            if topics and topics[0]["channels"]:
-                return topics[0]
-        return None
+        return totals.of_topic(TOPIC, answers)
 
     def check_alive(self):
         for process in self.started:
@@ -379,7 +373,7 @@ class Campaign:
             received={
                 channel: [
                     record
-                    for client in CLIENTS
+                    for client in FIRST
                     for record in checker.read(self.folder / f"{channel}-{client}.jsonl")
                 ]
                 for channel in CHANNELS
@@ -395,27 +389,6 @@ class Campaign:
         if self.up is not None:
             # A clean stop ends the nodes with it.
             stop(self.up)
-
-
-def free_base():
-    """A base port with free ports for all nodes at this moment, below the range that the kernel gives to clients."""
-    places = range(11_000, 31_000, 10 * NODES)
-    start = os.getpid() % len(places)
-    for turn in range(len(places)):
-        base = places[(start + turn) % len(places)]
-        if all(is_free(base + 10 * node + offset) for node in range(NODES) for offset in range(5)):
-            return base
-    raise Failed("no free ports in a row")
-
-
-def is_free(port):
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def is_ready(address):

@@ -2,8 +2,9 @@
 
 import argparse
 import concurrent.futures
+import dataclasses
+import itertools
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -16,10 +17,10 @@ import urllib.parse
 import urllib.request
 
 import checker
+import clusters
+import totals
+from libraries import HERE, LIBRARIES, OTHERS, TRANSPORTS, pairs_of
 
-HERE = pathlib.Path(__file__).parent
-CLIENTS = ("go", "python", "node")
-TRANSPORTS = ("plain", "tls", "snappy", "deflate", "tls-snappy", "tls-deflate")
 # One pair for both its ends: a certificate that signs itself, as users make them.
 CERTIFICATE = HERE / "certificate" / "cert.pem"
 KEY = HERE / "certificate" / "key.pem"
@@ -27,8 +28,10 @@ START_S = 30
 # So long may nothing at all change in the node's counts before a run is given up.
 STALL_S = 60
 STOP_S = 30
-# One connection has channel a to itself; two share channel b.
-CHANNELS = {"a": ("a1",), "b": ("b1", "b2")}
+# One connection has a channel to itself; two share the other. (ansq refuses names of one letter.)
+CHANNELS = {"alone": ("alone",), "shared": ("shared-1", "shared-2")}
+# The message timeout of the nodes that are started here, for consumers that cannot ask for one; other than what is asked for.
+NODE_MSG_TIMEOUT_MS = 6000
 
 
 # Set by a signal: runs under way end their processes, and the rest is not begun.
@@ -39,26 +42,42 @@ class Failed(Exception):
     """A run that could not be brought to its end."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a node is."""
+
+    tcp: str
+    http: str
+
+
 def main():
     arguments = argparse.ArgumentParser(prog="run", description="Stock clients against a node.")
     arguments.add_argument("--count", type=int, default=3000, help="messages of each run (default %(default)s)")
     arguments.add_argument(
         "--client",
-        choices=(*CLIENTS, "all"),
+        choices=(*LIBRARIES, "all"),
         action="append",
-        help="only with this one, as producer or consumer; repeat for the runs among several",
+        help="only with this one, as producer and consumer; repeat for each of several with each",
     )
     arguments.add_argument(
         "--transport",
         choices=(*TRANSPORTS, "all"),
         action="append",
-        help="plain: every pair (default); each other: every client once as producer and once as consumer; repeat for several",
+        help="plain: pairs of producer and consumer (default); each other: every client once as producer and once as consumer; repeat for several",
     )
+    arguments.add_argument(
+        "--pairs",
+        choices=("few", "all"),
+        default="few",
+        help="few: go, python and node as always, each of the others once as producer and consumer, plain and over one other transport",
+    )
+    arguments.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="3: each of the other clients at every node of a cluster")
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--nsqd-tcp-address", help="without it a node is started from the built binary")
     arguments.add_argument("--http-address", help="its HTTP address")
-    arguments.add_argument("--lookupd-http-address", help="channel b's consumers find the node there")
+    arguments.add_argument("--lookupd-http-address", help="consumers of the shared channel find the node there")
     arguments.add_argument("--msg-timeout-ms", type=int, default=5000)
+    arguments.add_argument("--node-msg-timeout-ms", type=int, default=NODE_MSG_TIMEOUT_MS, help="what that node has (default %(default)s)")
     arguments.add_argument("--parallel", type=int, help="runs at once (default: 3 up to 10,000 messages, else 1)")
     arguments.add_argument("--stock", action="store_true", help="against nsqd: skip what only nsquorum promises")
     arguments.add_argument("--folder", help="keep records and logs there; it must not exist")
@@ -68,7 +87,7 @@ def main():
         arguments.error("--nsqd-tcp-address and --http-address go together")
     if options.count < 1 or options.seed < 0:
         arguments.error("--count must be 1 or more, --seed 0 or more")
-    selected = CLIENTS if not options.client or "all" in options.client else tuple(dict.fromkeys(options.client))
+    named = () if not options.client or "all" in options.client else tuple(dict.fromkeys(options.client))
     transports = options.transport or ["plain"]
     transports = TRANSPORTS if "all" in transports else tuple(dict.fromkeys(transports))
     parallel = options.parallel or (3 if options.count <= 10_000 else 1)
@@ -81,17 +100,27 @@ def main():
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: interrupted.set())
     node = None
-    if not options.nsqd_tcp_address:
-        node = start_node(options, folder, transports)
+    if options.nodes > 1:
+        node = start_cluster(options, folder)
+        # Every one of its runs is at all nodes.
+        runs = [("plain", client, client, False) for client in named or OTHERS]
+    else:
+        if not options.nsqd_tcp_address:
+            node = start_node(options, folder, transports)
+        options.places = [Place(options.nsqd_tcp_address, options.http_address)]
+        selected, every = named or tuple(LIBRARIES), bool(named) or options.pairs == "all"
+        runs = [(transport, *pair) for transport in transports for pair in pairs_of(selected, transport, every)]
+        if len(named) == 1:
+            runs = [(transport, *named, *named, late) for transport, *_ in runs for late in (False, True)]
+    if not runs:
+        sys.exit("error: there is nothing to run: these clients cannot do that")
     passed = failed = 0
     try:
-        if node is not None and not options.client:
+        if node is not None and options.nodes == 1 and not named:
             # First: what is wrong there makes the runs fail in ways that say less.
             failures = http_smoke(options)
             print(f"HTTP: {'FAILED' if failures else 'ok'}", *failures, sep="\n    ")
             passed, failed = (0, 1) if failures else (1, 0)
-        single = len(options.client or ()) == 1
-        runs = [(transport, *run) for transport in transports for run in plan_runs(selected, single, transport)]
         with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
             outcomes = [pool.submit(one_run, options, folder, index, *run) for index, run in enumerate(runs)]
             for outcome in concurrent.futures.as_completed(outcomes):
@@ -118,22 +147,6 @@ def http_smoke(options):
     if outcome.returncode == 0:
         return []
     return outcome.stdout.splitlines()[:-1] + outcome.stderr.splitlines()[-5:] or [f"exit code {outcome.returncode}"]
-
-
-def plan_runs(selected, single, transport):
-    """Producer, consumer, and whether the consumers come only when all is published.
-
-    Every producer and every consumer takes part in both kinds: messages of a running consumer come from memory, those
-    of a late one from the log.
-    """
-    pairs = [(p, c) for p in CLIENTS for c in CLIENTS]
-    runs = [(p, c, (CLIENTS.index(p) + CLIENTS.index(c)) % 2 == 1) for p, c in pairs]
-    if single and len(selected) == 1:
-        return [(*selected, *selected, late) for late in (False, True)]
-    if transport != "plain":
-        # What a transport does to the bytes does not depend on who is at the other end.
-        runs = [run for run in runs if (CLIENTS.index(run[0]) + 1) % len(CLIENTS) == CLIENTS.index(run[1])]
-    return [run for run in runs if run[0] in selected and run[1] in selected]
 
 
 def one_run(options, folder, index, transport, producer, consumer, late):
@@ -177,77 +190,69 @@ class Pair:
         for channel in CHANNELS:
             post(self.options.http_address, "/channel/create", topic=self.topic, channel=channel)
         if self.late:
-            self.wait_for(self.start_producer(), "the producer")
+            for producer in self.start_producers():
+                self.wait_for(producer, producer.part)
             consumers = self.start_consumers()
         else:
             consumers = self.start_consumers()
             self.wait_subscribed()
-            self.start_producer()
+            self.start_producers()
         stats = self.wait_drained(consumers)
         self.end_consumers(consumers)
         return checker.check(
             checker.Run(
                 count=self.options.count,
-                sent=checker.read(self.folder / "producer.jsonl"),
+                sent=[record for name in self.producers() for record in checker.read(self.folder / f"{name}.jsonl")],
                 received={
                     channel: [record for name in names for record in checker.read(self.folder / f"{name}.jsonl")]
                     for channel, names in CHANNELS.items()
                 },
                 stats=stats,
                 stock=self.options.stock,
-                msg_timeout_ms=self.options.msg_timeout_ms,
+                msg_timeout_ms=self.msg_timeout_ms(),
                 began_ns=began_ns - checker.CLOCK_TOLERANCE_NS,
                 ended_ns=time.time_ns() + checker.CLOCK_TOLERANCE_NS,
             )
         )
 
-    def start_producer(self):
-        return self.start(
-            "producer",
-            self.producer,
-            "producer",
-            "--nsqd-tcp-address",
-            self.options.nsqd_tcp_address,
-            "--count",
-            self.options.count,
-            "--deferred-per-mille",
-            10,
-            "--mpub-per-mille",
-            20,
-        )
+    def producers(self):
+        return [f"producer-{index}" for index in range(len(self.options.places))]
+
+    def msg_timeout_ms(self):
+        asks = LIBRARIES[self.consumer].asks_msg_timeout
+        return self.options.msg_timeout_ms if asks else self.options.node_msg_timeout_ms
+
+    def start_producers(self):
+        """One at every node, with a part of the messages each."""
+        each = -(-self.options.count // len(self.options.places))
+        started = []
+        for index, (name, place) in enumerate(zip(self.producers(), self.options.places, strict=True)):
+            first = 1 + index * each
+            count = min(each, self.options.count - first + 1)
+            part = ("--first", first, "--count", count, "--deferred-per-mille", 10, "--mpub-per-mille", 20)
+            started.append(self.start(name, self.producer, "producer", "--nsqd-tcp-address", place.tcp, *part))
+        return started
 
     def start_consumers(self):
+        """They take the nodes in turn."""
         # About forty messages are left to their timeout: more would only keep slots of max-in-flight.
         hold_per_million = min(5000, 40_000_000 // self.options.count)
+        discovers = self.transport == "plain" or LIBRARIES[self.consumer].identifies_discovered
+        places = itertools.cycle(self.options.places)
         consumers = []
         for channel, names in CHANNELS.items():
-            where = ("--nsqd-tcp-address", self.options.nsqd_tcp_address)
-            if channel == "b" and self.options.lookupd_http_address:
-                where = ("--lookupd-http-address", self.options.lookupd_http_address)
             for name in names:
-                consumers.append(
-                    self.start(
-                        name,
-                        self.consumer,
-                        "consumer",
-                        *where,
-                        "--channel",
-                        channel,
-                        "--name",
-                        name,
-                        "--requeue-per-mille",
-                        20,
-                        "--hold-per-million",
-                        hold_per_million,
-                        "--msg-timeout-ms",
-                        self.options.msg_timeout_ms,
-                    )
-                )
+                where = ("--nsqd-tcp-address", next(places).tcp)
+                if channel == "shared" and self.options.lookupd_http_address and discovers:
+                    where = ("--lookupd-http-address", self.options.lookupd_http_address)
+                fate = ("--requeue-per-mille", 20, "--hold-per-million", hold_per_million)
+                common = ("--channel", channel, "--name", name, *fate, "--msg-timeout-ms", self.options.msg_timeout_ms)
+                consumers.append(self.start(name, self.consumer, "consumer", *where, *common))
         return consumers
 
     def start(self, name, client, mode, *arguments):
         command = [
-            *program(client),
+            *LIBRARIES[client].command,
             mode,
             "--topic",
             self.topic,
@@ -292,7 +297,7 @@ class Pair:
         last, seen = time.monotonic(), None
         while True:
             self.check_alive(consumers)
-            producing = any(process.part == "producer" and process.poll() is None for process in self.started)
+            producing = any(process.part in self.producers() and process.poll() is None for process in self.started)
             stats = self.stats()
             if (
                 not producing
@@ -332,20 +337,16 @@ class Pair:
         self.check_alive()
 
     def stats(self):
+        """Of the topic, added up over the nodes."""
         if interrupted.is_set():
             raise Failed("interrupted")
-        answer = get(
-            self.options.http_address,
-            "/stats",
-            format="json",
-            topic=self.topic,
-            include_clients="false",
-            include_mem="false",
-        )
-        topics = json.loads(answer)["topics"] or []
-        if [topic["topic_name"] for topic in topics] != [self.topic]:
-            raise Failed(f"/stats for topic {self.topic} has {topics}")
-        return topics[0]
+        names = {"format": "json", "topic": self.topic, "include_clients": "false", "include_mem": "false"}
+        answers = [json.loads(get(place.http, "/stats", **names)) for place in self.options.places]
+        others = {topic["topic_name"] for answer in answers for topic in answer["topics"] or []} - {self.topic}
+        topic = totals.of_topic(self.topic, answers)
+        if others or topic is None:
+            raise Failed(f"/stats for topic {self.topic} has {answers}")
+        return topic
 
     def stop(self):
         for process in self.started:
@@ -362,6 +363,16 @@ def stop(process):
             process.wait()
 
 
+def start_cluster(options, folder):
+    try:
+        up = clusters.start(options.binary, folder / "cluster", folder / "up.log", "--msg-timeout", f"{options.node_msg_timeout_ms}ms")
+    except clusters.NotStarted as error:
+        sys.exit(f"error: {error}")
+    options.places = [Place(node["tcp"], node["http"]) for node in clusters.nodes(folder / "cluster")]
+    options.http_address = options.places[0].http
+    return up
+
+
 def start_node(options, folder, transports):
     (folder / "node").mkdir()
     ports_file = folder / "ports.json"
@@ -374,6 +385,8 @@ def start_node(options, folder, transports):
         ports_file,
         "--broadcast-address",
         "127.0.0.1",
+        "--msg-timeout",
+        f"{options.node_msg_timeout_ms}ms",
     ]
     if any("tls" in transport for transport in transports):
         command += ["--tls-cert", CERTIFICATE, "--tls-key", KEY]
@@ -394,15 +407,6 @@ def start_node(options, folder, transports):
     options.nsqd_tcp_address, options.http_address = ports["tcp"], ports["http"]
     options.lookupd_http_address = ports["lookup_http"]
     return node
-
-
-def program(client):
-    """The command that runs a client library's program."""
-    return {
-        "go": [os.environ.get("INTEROP_GO", "go client is not built")],
-        "python": [sys.executable, HERE / "python" / "client.py"],
-        "node": ["node", HERE / "node" / "client.js"],
-    }[client]
 
 
 def launch(name, command, folder):

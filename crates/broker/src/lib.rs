@@ -11,10 +11,13 @@
 mod admission;
 #[cfg(test)]
 mod cluster_tests;
+mod deletions;
 #[cfg(test)]
 mod dice;
+mod held;
 #[cfg(test)]
 mod histories;
+mod latency;
 mod leases;
 mod node;
 mod outages;
@@ -27,13 +30,16 @@ mod topic_leader;
 mod wire;
 
 pub use admission::{Admission, Admitted};
+pub use held::HeldTopics;
+pub use latency::{LatencyPercentile, LatencySettings, LatencySummary, Quantile};
 pub use leases::{Delivery, DeliveryToken, Emptied, LeaseEvent, LeaseOutcome, LeaseTable, NotHeld, OrphanedLeases};
 pub use nsquorum_consensus::{
     ClusterStatus, GroupStatus, LeaderLocation, Liveness, NodeDescription, NodeIdentity, NodeStatus, ReplicaProgress,
     ReplicaStatus,
 };
 
-pub use node::{AdminAction, AdminError, Broker, BrokerConfig, Health};
+pub use node::{AdminAction, AdminError, Broker, BrokerConfig, Health, OtherNode};
+pub use nsquorum_topic::NodeId;
 pub use outages::Outages;
 pub use publish::{PublishError, PublishTicket};
 pub use stats::{ChannelStats, ClientDescription, SubscriptionStats, TopicStats};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nsquorum_consensus::{Cluster, ClusterStatus, MetadataState, NodeDescription, TopicGroup, TopicHost};
-use nsquorum_environment::Environment;
+use nsquorum_environment::{Environment, WallTime};
 use nsquorum_links::{Links, Receiver, Service};
 use nsquorum_protocol::{ChannelName, TopicName};
 use nsquorum_storage::SpaceState;
@@ -16,6 +16,9 @@ use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admission::{Admission, Admitted};
+use crate::deletions::Deletions;
+use crate::held::HeldTopics;
+use crate::latency::LatencySettings;
 use crate::outages::Outages;
 use crate::peers::Peers;
 use crate::publish::{PublishError, PublishTicket};
@@ -33,7 +36,7 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a scrape of metrics waits for a topic whose leadership moves.
 const LED_STATS_TIMEOUT: Duration = Duration::from_millis(500);
-/// A node that has not answered for this long is not listed any more: every listed node costs each consumer a connection and a share of
+/// A node that has not answered for this long is not listed any more, and does not count for a majority: every listed node costs each consumer a connection and a share of
 /// its messages in flight. Long enough that a restart changes nothing.
 const UNLISTED_AFTER: Duration = Duration::from_secs(5);
 /// How long a node that stops waits until what its clients were done with is in the logs. Without a majority it never will be.
@@ -76,6 +79,17 @@ pub enum AdminError {
     Unavailable(String),
 }
 
+/// Another storage node that answers.
+#[derive(Clone, Debug)]
+pub struct OtherNode {
+    /// Which.
+    pub node: NodeId,
+    /// How clients reach it.
+    pub description: NodeDescription,
+    /// How long it has not answered; below five seconds.
+    pub silent_for: Duration,
+}
+
 /// Whether publishes can succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
@@ -95,6 +109,8 @@ pub struct BrokerConfig {
     pub tail_bytes_max: usize,
     /// Free disk space, as the store last saw it; cheap to call.
     pub space: Arc<dyn Fn() -> SpaceState + Send + Sync>,
+    /// Which percentiles of the time from publish to FIN are measured for `/stats`; `None` for none.
+    pub latency: Option<LatencySettings>,
 }
 
 /// The leader of one topic, as the router knows it.
@@ -135,6 +151,7 @@ struct Inner {
     tail: TailBudget,
     peers: OnceLock<Arc<Peers>>,
     routes: RwLock<Routes>,
+    deletions: Deletions,
     subscriptions: AtomicU64,
 }
 
@@ -153,6 +170,7 @@ impl Broker {
             cluster: OnceLock::new(),
             peers: OnceLock::new(),
             routes: RwLock::default(),
+            deletions: Deletions::default(),
             subscriptions: AtomicU64::new(1),
         }))
     }
@@ -291,27 +309,92 @@ impl Broker {
     /// Two steps: the topic's own log ends (so that its last number is known), then the metadata forgets it.
     async fn delete_topic(&self, topic: &TopicName) -> Result<(), AdminError> {
         let cluster = self.0.cluster.get().ok_or(AdminError::TopicNotFound)?;
+        // What was done through other nodes before this was asked for counts: a tombstone may be a moment old.
+        cluster
+            .catch_up()
+            .await
+            .map_err(|error| AdminError::Unavailable(error.to_string()))?;
+        if self.tombstoned_nodes(topic).contains_key(&cluster.identity().node) {
+            // Consumers are sent to the other nodes meanwhile; the messages are theirs as much as this node's.
+            tracing::info!(%topic, "not deleted: this node is tombstoned for the topic, which means this node alone");
+            metrics::counter!("nsquorum_actions_skipped_total", "why" => "tombstoned").increment(1);
+            return Ok(());
+        }
         let mut metadata = cluster.metadata();
-        let record = metadata.borrow().topic(topic).ok_or(AdminError::TopicNotFound)?;
+        let record = metadata.borrow().topic(topic);
+        let known_as = self.0.routes.read().by_name.get(topic).and_then(|route| route.group);
+        let now = self.0.config.environment.clock.now();
+        if self
+            .0
+            .deletions
+            .is_repeated(topic, known_as, record.as_ref().map(|record| record.group), now)
+        {
+            tracing::info!(%topic, "not deleted again: it has just been deleted through another node");
+            metrics::counter!("nsquorum_actions_skipped_total", "why" => "repeated").increment(1);
+            return Ok(());
+        }
+        let record = record.ok_or(AdminError::TopicNotFound)?;
+        self.0.deletions.begin(record.group);
         let gone = metadata.wait_for(|state| state.topic(topic).is_none_or(|now| now.group != record.group));
         let deletion = async {
             let mut gone = std::pin::pin!(gone);
             tokio::select! {
+                biased;
                 // Another node's leader may be gone with its topic before its answer has come; what counts is that the topic is gone.
                 gone = &mut gone => return Ok(gone),
-                result = self.command(topic, Command::Topic(Event::DeleteTopic)) => result?,
+                result = self.command(topic, Command::Topic(Event::DeleteTopic)) => match result {
+                    // Somebody else is deleting it.
+                    Ok(()) | Err(AdminError::TopicNotFound) => {}
+                    Err(error) => return Err(error),
+                },
             }
             Ok(gone.await)
         };
-        match tokio::time::timeout(ADMIN_TIMEOUT, deletion).await {
+        let result = match tokio::time::timeout(ADMIN_TIMEOUT, deletion).await {
             Ok(Ok(Ok(_))) => {
                 self.forget(topic, record.group);
-                Ok(())
+                return Ok(());
             }
-            Ok(Ok(Err(_))) => Err(AdminError::Unavailable("the node is stopping".into())),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(AdminError::Unavailable("timed out; it may still happen".into())),
-        }
+            Ok(Ok(Err(_))) => AdminError::Unavailable("the node is stopping".into()),
+            Ok(Err(error)) => error,
+            Err(_) => AdminError::Unavailable("timed out; it may still happen".into()),
+        };
+        self.0.deletions.failed(record.group);
+        Err(result)
+    }
+
+    /// Hides a node from those who look the topic up, on all nodes, for `lifetime`. While it is hidden, deleting the topic *through that node*
+    /// does nothing: what it asks for is that this one node lets go of the topic, and not that the messages go.
+    pub async fn tombstone(&self, topic: &TopicName, node: NodeId, lifetime: Duration) -> Result<(), AdminError> {
+        let Some(cluster) = self.0.cluster.get() else {
+            return Err(AdminError::Unavailable("the node is starting".into()));
+        };
+        let since = self.0.config.environment.clock.wall();
+        let lifetime = u64::try_from(lifetime.as_nanos()).unwrap_or(u64::MAX);
+        let until = WallTime::from_nanos(since.as_nanos().saturating_add(lifetime));
+        cluster
+            .tombstone_replica(topic.clone(), node, since, until)
+            .await
+            .map_err(|error| AdminError::Unavailable(error.to_string()))
+    }
+
+    /// The nodes that are hidden from those who look the topic up, and since when.
+    pub fn tombstoned_nodes(&self, topic: &TopicName) -> BTreeMap<NodeId, WallTime> {
+        let now = self.0.config.environment.clock.wall();
+        let Some(cluster) = self.0.cluster.get() else {
+            return BTreeMap::new();
+        };
+        cluster.metadata().borrow().tombstoned_replicas(topic, now).collect()
+    }
+
+    /// The topics whose replicas this node holds; `None` while it recovers.
+    pub fn held_topics(&self) -> Option<HeldTopics> {
+        self.0.cluster.get().map(|cluster| HeldTopics::new(&**cluster))
+    }
+
+    /// This node; `None` while it recovers.
+    pub fn node_id(&self) -> Option<NodeId> {
+        self.0.cluster.get().map(|cluster| cluster.identity().node)
     }
 
     /// The topics that exist, by name.
@@ -339,16 +422,16 @@ impl Broker {
     }
 
     /// How clients reach the other nodes that hold a topic's log, as far as those have said so and answer.
-    pub fn other_replicas(&self, topic: &TopicName) -> Vec<NodeDescription> {
+    pub fn other_replicas(&self, topic: &TopicName) -> Vec<OtherNode> {
         self.others(|state| state.topic(topic).map_or_else(Vec::new, |record| record.replicas))
     }
 
     /// The same of all other storage nodes.
-    pub fn other_nodes(&self) -> Vec<NodeDescription> {
+    pub fn other_nodes(&self) -> Vec<OtherNode> {
         self.others(|state| state.members().collect())
     }
 
-    fn others(&self, nodes: impl FnOnce(&MetadataState) -> Vec<NodeId>) -> Vec<NodeDescription> {
+    fn others(&self, nodes: impl FnOnce(&MetadataState) -> Vec<NodeId>) -> Vec<OtherNode> {
         let Some(cluster) = self.0.cluster.get() else {
             return Vec::new();
         };
@@ -358,7 +441,14 @@ impl Broker {
         let others = nodes(&state)
             .into_iter()
             .filter(|node| *node != me && is_listed(&**cluster, *node));
-        others.filter_map(|node| state.node(node).cloned()).collect()
+        let other = |node| {
+            Some(OtherNode {
+                node,
+                description: state.node(node)?.clone(),
+                silent_for: cluster.silent_for(node),
+            })
+        };
+        others.filter_map(other).collect()
     }
 
     /// The channels of a topic, by name; `None` if there is no such topic.
@@ -369,7 +459,7 @@ impl Broker {
         tokio::time::timeout(ADMIN_TIMEOUT, answered).await.ok()?.ok()
     }
 
-    /// Statistics of all topics, or of one; of all channels, or of one. By name.
+    /// Statistics of all topics, or of one; of all channels, or of one. By name. Whoever adds up those of all nodes counts everything once.
     pub async fn stats(&self, topic: Option<&TopicName>, channel: Option<&ChannelName>) -> Vec<TopicStats> {
         let leaders: Vec<_> = match topic {
             Some(topic) => self.existing(topic).into_iter().collect(),
@@ -378,22 +468,30 @@ impl Broker {
         stats_of(leaders, channel, ADMIN_TIMEOUT).await
     }
 
-    /// Statistics of the topics that this node leads, by name.
-    pub async fn led_stats(&self) -> Vec<TopicStats> {
+    /// The topics that this node leads, by name.
+    pub fn led_topics(&self) -> Vec<TopicName> {
         let Some(cluster) = self.0.cluster.get() else {
             return Vec::new();
         };
         let me = cluster.identity().node;
-        let led: Vec<TopicName> = {
-            let metadata = cluster.metadata();
-            let state = metadata.borrow();
-            let is_led = |group| cluster.leader(group).borrow().is_some_and(|leader| leader.node == me);
-            let topics = state.topics().filter(|(_, record)| is_led(record.group));
-            topics.map(|(name, _)| name).collect()
-        };
-        let leaders = led.iter().filter_map(|topic| self.existing(topic)).collect();
-        // Asked of another node, if the leadership has just moved: one scrape may show the topic twice, or not at all.
-        stats_of(leaders, None, LED_STATS_TIMEOUT).await
+        let metadata = cluster.metadata();
+        let state = metadata.borrow();
+        let is_led = |group| cluster.leader(group).borrow().is_some_and(|leader| leader.node == me);
+        let topics = state.topics().filter(|(_, record)| is_led(record.group));
+        topics.map(|(name, _)| name).collect()
+    }
+
+    /// Statistics of the topics that this node leads, by name.
+    pub async fn led_stats(&self) -> Vec<TopicStats> {
+        let leaders = self
+            .led_topics()
+            .iter()
+            .filter_map(|topic| self.existing(topic))
+            .collect();
+        // Answered by another node, if the leadership has just moved: that one shows the topic.
+        let mut led = stats_of(leaders, None, LED_STATS_TIMEOUT).await;
+        led.retain(|topic| topic.is_leader);
+        led
     }
 
     /// The cluster as this node sees it; takes a second at most. `None` while the node recovers.
@@ -442,7 +540,8 @@ impl Broker {
     pub fn health(&self) -> Health {
         match (self.0.config.space)() {
             _ if self.0.cluster.get().is_none() => Health::NotOk("recovering".into()),
-            SpaceState::Ok => Health::Ok,
+            SpaceState::Ok if self.is_among_majority() => Health::Ok,
+            SpaceState::Ok => Health::NotOk("no majority of the cluster's nodes answers".into()),
             SpaceState::RefusePublishes | SpaceState::RefuseAll => {
                 Health::NotOk("disk space is below the watermark".into())
             }
@@ -554,20 +653,31 @@ impl Broker {
     }
 }
 
+/// Asks all leaders at once; `timeout` is for all together.
 async fn stats_of(
     leaders: Vec<mpsc::UnboundedSender<TopicInput>>,
     channel: Option<&ChannelName>,
     timeout: Duration,
 ) -> Vec<TopicStats> {
-    let mut stats = Vec::with_capacity(leaders.len());
-    for leader in leaders {
+    let ask = |leader: mpsc::UnboundedSender<TopicInput>| {
         let (answer, answered) = oneshot::channel();
         drop(leader.send(TopicInput::Client(LeaderInput::Stats {
             channel: channel.cloned(),
             answer,
         })));
-        // A topic that nobody leads has nothing to show.
-        stats.extend(tokio::time::timeout(timeout, answered).await.into_iter().flatten());
+        answered
+    };
+    let all: Vec<_> = leaders.into_iter().map(ask).collect();
+    let timeout = tokio::time::sleep(timeout);
+    tokio::pin!(timeout);
+    let mut stats = Vec::with_capacity(all.len());
+    for answered in all {
+        tokio::select! {
+            biased;
+            answer = answered => stats.extend(answer),
+            // A topic that nobody leads has nothing to show. Those behind it may have answered long since.
+            () = &mut timeout => {}
+        }
     }
     stats
 }
@@ -622,6 +732,7 @@ impl TopicHost for Broker {
                 name,
                 group,
                 limits: LeaderLimits::default(),
+                latency: inner.config.latency.clone(),
                 environment: inner.config.environment.clone(),
                 cluster,
                 tail: inner.tail.clone(),
@@ -646,6 +757,8 @@ impl TopicHost for Broker {
         if let Some(peers) = self.0.peers.get() {
             peers.remove(group);
         }
+        let now = self.0.config.environment.clock.now();
+        self.0.deletions.deleted(name, group, now);
         self.forget(name, group);
     }
 }

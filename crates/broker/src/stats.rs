@@ -3,6 +3,7 @@
 use nsquorum_environment::WallTime;
 use nsquorum_protocol::{ChannelName, TopicName};
 
+use crate::latency::LatencySummary;
 use crate::subscription::SubscriptionId;
 
 /// Who a consumer says it is, and what it negotiated. Shown as nsqd shows it.
@@ -64,8 +65,12 @@ pub struct ChannelStats {
     pub timeout_count: u64,
     /// Whether it is paused.
     pub paused: bool,
-    /// Its consumers.
+    /// Its consumers, on all nodes.
+    pub consumer_count: u64,
+    /// Those that are connected to this node.
     pub clients: Vec<SubscriptionStats>,
+    /// From publish to FIN; `None` if it is not measured.
+    pub latency: Option<LatencySummary>,
 }
 
 /// One topic.
@@ -73,6 +78,8 @@ pub struct ChannelStats {
 pub struct TopicStats {
     /// Its name.
     pub name: TopicName,
+    /// Whether this node leads the topic. On the others every count but those of clients is 0.
+    pub is_leader: bool,
     /// Messages that have not reached any channel (no channel yet, or topic paused).
     pub depth: u64,
     /// Messages ever published.
@@ -83,4 +90,35 @@ pub struct TopicStats {
     pub paused: bool,
     /// Channels by name.
     pub channels: Vec<ChannelStats>,
+    /// From publish to FIN, over all channels; `None` if it is not measured.
+    pub latency: Option<LatencySummary>,
+}
+
+impl TopicStats {
+    /// As another node than the leader's shows it: what is counted is counted there. Whether something is paused is no count.
+    pub(crate) fn elsewhere(self) -> Self {
+        let channel = |channel: ChannelStats| ChannelStats {
+            name: channel.name,
+            depth: 0,
+            in_flight_count: 0,
+            deferred_count: 0,
+            message_count: 0,
+            requeue_count: 0,
+            timeout_count: 0,
+            paused: channel.paused,
+            consumer_count: 0,
+            clients: channel.clients,
+            latency: None,
+        };
+        Self {
+            name: self.name,
+            is_leader: false,
+            depth: 0,
+            message_count: 0,
+            message_bytes: 0,
+            paused: self.paused,
+            channels: self.channels.into_iter().map(channel).collect(),
+            latency: None,
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //!
 //! A lone node is a cluster of one: the same code, with one voter and no links.
 
+mod channels;
 mod elections;
 mod error;
 mod formation;
@@ -18,6 +19,7 @@ mod raft;
 mod reports;
 mod status;
 
+pub use channels::ChannelNames;
 pub use error::{ConsensusError, Refusal};
 pub use formation::{Founded, FoundingWitness, find_cluster};
 pub use group::{BoxFuture, TopicEvent, TopicGroup, TopicHost, TopicLog};

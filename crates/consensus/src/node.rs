@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nsquorum_environment::Environment;
+use nsquorum_environment::{Environment, WallTime};
 use nsquorum_links::{Links, Service};
 use nsquorum_protocol::TopicName;
 use nsquorum_storage::{GroupLog, NodeStore};
@@ -12,6 +12,7 @@ use nsquorum_topic::{GroupId, LogIndex, NodeId, NodeIncarnation, Seq};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::channels::ChannelNames;
 use crate::elections::{Elections, QuorumClock};
 use crate::error::{ConsensusError, Refusal};
 use crate::group::{
@@ -73,6 +74,18 @@ pub trait Cluster: Send + Sync {
         last_seq: Seq,
     ) -> BoxFuture<'static, Result<(), ConsensusError>>;
 
+    /// Until `until` those who look the topic up are not sent to this replica of it. Resolves when that is on a majority's disks and applied here.
+    fn tombstone_replica(
+        &self,
+        topic: TopicName,
+        node: NodeId,
+        since: WallTime,
+        until: WallTime,
+    ) -> BoxFuture<'static, Result<(), ConsensusError>>;
+
+    /// Resolves when everything that was in the metadata before this was called is applied here.
+    fn catch_up(&self) -> BoxFuture<'static, Result<(), ConsensusError>>;
+
     /// This node.
     fn identity(&self) -> NodeIdentity;
 
@@ -82,6 +95,9 @@ pub trait Cluster: Send + Sync {
 
     /// How long a node has not answered this one; since this node began, if it never did. Nothing for this node.
     fn silent_for(&self, node: NodeId) -> Duration;
+
+    /// The channels of the topics whose replicas this node holds, as applied here.
+    fn channel_names(&self) -> ChannelNames;
 
     /// The metadata as applied here.
     fn metadata(&self) -> watch::Receiver<Arc<MetadataState>>;
@@ -103,6 +119,7 @@ pub struct ClusterPeers {
 pub struct ClusterNode {
     identity: NodeIdentity,
     locations: LeaderLocations,
+    channels: ChannelNames,
     metadata: watch::Receiver<Arc<MetadataState>>,
     status: StatusSources,
     commands: Commands,
@@ -161,6 +178,7 @@ impl ClusterNode {
         let clock = Arc::clone(&environment.clock);
         let quorum = QuorumClock::new(clock, me, members.iter().copied());
         let locations = LeaderLocations::default();
+        let channels = ChannelNames::default();
         let ports = Ports::default();
         let (published, metadata) = watch::channel(Arc::new(MetadataState::default()));
         let (applied_sender, applied) = watch::channel(LogIndex::default());
@@ -176,6 +194,7 @@ impl ClusterNode {
             environment: environment.clone(),
             identity: options.identity,
             locations: locations.clone(),
+            channels: channels.clone(),
             checkpoints: CheckpointBudget::new(options.checkpoint_bytes),
             members,
             ports: ports.clone(),
@@ -268,6 +287,7 @@ impl ClusterNode {
         Ok(Self {
             identity,
             locations,
+            channels,
             metadata,
             status,
             commands,
@@ -314,6 +334,7 @@ impl Cluster for ClusterNode {
     fn create_topic(&self, name: TopicName) -> BoxFuture<'static, Result<(), ConsensusError>> {
         self.command(MetadataCommand::CreateTopic {
             name: name.as_str().to_owned(),
+            at: Some(self.identity.node.get()),
         })
     }
 
@@ -330,6 +351,25 @@ impl Cluster for ClusterNode {
         })
     }
 
+    fn tombstone_replica(
+        &self,
+        topic: TopicName,
+        node: NodeId,
+        since: WallTime,
+        until: WallTime,
+    ) -> BoxFuture<'static, Result<(), ConsensusError>> {
+        self.command(MetadataCommand::TombstoneReplica {
+            topic: topic.as_str().to_owned(),
+            node: node.get(),
+            since_ns: since.as_nanos(),
+            until_ns: until.as_nanos(),
+        })
+    }
+
+    fn catch_up(&self) -> BoxFuture<'static, Result<(), ConsensusError>> {
+        self.command(MetadataCommand::Barrier)
+    }
+
     fn identity(&self) -> NodeIdentity {
         self.identity
     }
@@ -340,6 +380,10 @@ impl Cluster for ClusterNode {
 
     fn silent_for(&self, node: NodeId) -> Duration {
         self.status.quorum.silent_for(node)
+    }
+
+    fn channel_names(&self) -> ChannelNames {
+        self.channels.clone()
     }
 
     fn metadata(&self) -> watch::Receiver<Arc<MetadataState>> {
@@ -532,6 +576,7 @@ impl<S: NodeStore> Groups<S> {
             return;
         }
         self.context.locations.forget(group);
+        self.context.channels.forget(group);
         let (sender, deleted) = oneshot::channel();
         self.context
             .store

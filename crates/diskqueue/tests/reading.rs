@@ -1,4 +1,5 @@
 //! Data paths as nsqd leaves them, cleanly and otherwise. That nsqd really writes this is shown by tests/stock/migration, with nsqd itself.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::Path;

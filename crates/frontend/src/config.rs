@@ -66,10 +66,10 @@ impl FrontendConfig {
         }
     }
 
-    /// Bytes of unanswered publishes that one connection may have: max(4 MiB, 2 x max-body-size). Enough that a client that pipelines does
+    /// Bytes of unanswered publishes that one connection may have: max(4 MiB, 2 x the longest command). Enough that a client that pipelines does
     /// not block in its write while the disk works (go-nsq drops a connection whose write blocks for a second).
     pub fn read_ahead_bytes_max(&self) -> usize {
-        (4 << 20).max(2 * self.limits.max_body_size)
+        (4 << 20).max(2 * self.limits.max_body_size.max(self.limits.max_msg_size))
     }
 }
 

@@ -8,6 +8,7 @@
 //! nsqd's here; the router is a table with a dozen rows.
 
 mod body;
+mod expectations;
 mod gate;
 mod query;
 mod reply;

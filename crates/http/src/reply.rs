@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use hyper::{Method, StatusCode};
 use serde_json::Value;
 
@@ -70,7 +70,7 @@ impl HttpError {
 pub enum Reply {
     /// 200 without a body.
     Empty,
-    /// 200 with text.
+    /// 200 with text; without a content type if it is empty, as Go does.
     Text(String),
     /// 200 with compact JSON.
     Json(Value),
@@ -87,6 +87,7 @@ impl Reply {
     pub fn into_response(self) -> Response {
         match self {
             Self::Empty => nsq(response(StatusCode::OK, None, Bytes::new())),
+            Self::Text(text) if text.is_empty() => Self::Empty.into_response(),
             Self::Text(text) => nsq(response(StatusCode::OK, Some(TEXT), text.into())),
             Self::Json(value) => nsq(response(StatusCode::OK, Some(JSON), value.to_string().into())),
             Self::RawJson(bytes) => nsq(response(StatusCode::OK, Some(JSON), bytes.into())),
@@ -94,7 +95,7 @@ impl Reply {
                 let body = format!("{{\"message\": \"TLS_REQUIRED\", \"https_port\": {port}}}");
                 nsq(response(StatusCode::FORBIDDEN, Some(JSON), body.into()))
             }
-            Self::Plain(status, text) => response(status, Some(TEXT), text.into()),
+            Self::Plain(status, text) => response(status, (!text.is_empty()).then_some(TEXT), text.into()),
         }
     }
 }
@@ -130,7 +131,10 @@ impl RoutedReply {
                 };
                 with_allow(error.into_response(), &allow)
             }
-            Resolution::Endpoint(_) | Resolution::NotFound => HttpError::not_found("NOT_FOUND").into_response(),
+            Resolution::Malformed => refused_by_go(StatusCode::BAD_REQUEST, "400 Bad Request"),
+            Resolution::Endpoint(_) | Resolution::WithParameter(..) | Resolution::NotFound => {
+                HttpError::not_found("NOT_FOUND").into_response()
+            }
         }
     }
 }
@@ -167,6 +171,20 @@ fn nsq(mut response: Response) -> Response {
     response
         .headers_mut()
         .insert(NSQ_CONTENT_TYPE, HeaderValue::from_static("nsq; version=1.0"));
+    response
+}
+
+/// What Go's server says to `OPTIONS *`.
+pub(crate) fn options_of_the_server() -> Response {
+    response(StatusCode::OK, None, Bytes::new())
+}
+
+/// What Go's server says by itself of a request that no handler gets to see. The connection ends with it.
+pub(crate) fn refused_by_go(status: StatusCode, text: &'static str) -> Response {
+    let mut response = response(status, (!text.is_empty()).then_some(TEXT), text.into());
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

@@ -4,6 +4,23 @@
 //! redirected to the right one; a known path with the wrong method is 405 with an `Allow` header, for HEAD too.
 
 use hyper::Method;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// What Go leaves as it is in the path of an address; everything else is escaped.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b'/')
+    .remove(b':')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b'@');
 
 /// A table of routes; `E` names an endpoint.
 #[derive(Clone, Debug)]
@@ -16,6 +33,8 @@ pub struct Router<E: 'static> {
 pub enum Resolution<E> {
     /// An endpoint.
     Endpoint(E),
+    /// An endpoint whose path ends with a parameter, and the parameter: not empty, without escapes and slashes.
+    WithParameter(E, String),
     /// Not this path, but this one.
     Redirect(String),
     /// OPTIONS: the methods of the path.
@@ -24,28 +43,41 @@ pub enum Resolution<E> {
     MethodNotAllowed(String),
     /// No such path.
     NotFound,
+    /// The path has a `%` without two hex digits behind it.
+    Malformed,
+}
+
+/// How a route's path and a request's fit together.
+enum Fit<'p> {
+    Exactly,
+    Parameter(&'p str),
 }
 
 impl<E: Copy> Router<E> {
-    /// A table of (method, path, endpoint); paths have no parameters and no trailing slash.
+    /// A table of (method, path, endpoint). Paths have no trailing slash; a path that ends with `/:name` has a parameter there.
     pub const fn new(routes: &'static [(Method, &'static str, E)]) -> Self {
         Self { routes }
     }
 
-    /// Looks up a request.
+    /// Looks up a request. The path is as it came; what counts is the path without escapes, as in Go.
     pub fn resolve(&self, method: &Method, path: &str) -> Resolution<E> {
-        if let Some((_, _, endpoint)) = self.of(method).find(|(_, route, _)| *route == path) {
-            return Resolution::Endpoint(*endpoint);
-        }
-        if method != Method::CONNECT && path != "/" {
-            let cleaned = clean(path);
-            let fixed = without_slash(&cleaned);
-            let near = |route: &str| route == without_slash(path) || route.eq_ignore_ascii_case(fixed);
-            if let Some((_, route, _)) = self.of(method).find(|(_, route, _)| near(route)) {
-                return Resolution::Redirect((*route).to_owned());
+        let Some(path) = unescape(path) else {
+            return Resolution::Malformed;
+        };
+        for (_, route, endpoint) in self.of(method) {
+            match fit(route, &path) {
+                None => {}
+                Some(Fit::Exactly) => return Resolution::Endpoint(*endpoint),
+                Some(Fit::Parameter(parameter)) => return Resolution::WithParameter(*endpoint, parameter.to_owned()),
             }
         }
-        match self.allowed(method, path) {
+        if method != Method::CONNECT && path != "/" {
+            let cleaned = clean(&path);
+            if let Some(nearest) = self.of(method).find_map(|(_, route, _)| near(route, &path, &cleaned)) {
+                return Resolution::Redirect(utf8_percent_encode(&nearest, ESCAPED).to_string());
+            }
+        }
+        match self.allowed(method, &path) {
             None => Resolution::NotFound,
             Some(allow) if method == Method::OPTIONS => Resolution::Options(allow),
             Some(allow) => Resolution::MethodNotAllowed(allow),
@@ -60,7 +92,7 @@ impl<E: Copy> Router<E> {
         let matching = self
             .routes
             .iter()
-            .filter(|(method, route, _)| method != asked && (path == "*" || *route == path));
+            .filter(|(method, route, _)| method != asked && fit(route, path).is_some());
         let mut methods: Vec<&str> = matching.map(|(method, _, _)| method.as_str()).collect();
         if methods.is_empty() {
             return None;
@@ -70,6 +102,43 @@ impl<E: Copy> Router<E> {
         methods.dedup();
         Some(methods.join(", "))
     }
+}
+
+/// The path without escapes.
+fn unescape(path: &str) -> Option<String> {
+    let bytes = path.as_bytes();
+    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
+    let is_whole = |(at, byte): (usize, &u8)| *byte != b'%' || (is_digit(at + 1) && is_digit(at + 2));
+    let is_valid = bytes.iter().enumerate().all(is_whole);
+    is_valid.then(|| percent_decode_str(path).decode_utf8_lossy().into_owned())
+}
+
+/// What stands before a route's parameter, with the slash.
+fn before_parameter(route: &str) -> Option<&str> {
+    route.rfind("/:").map(|at| &route[..=at])
+}
+
+fn fit<'p>(route: &str, path: &'p str) -> Option<Fit<'p>> {
+    match before_parameter(route) {
+        None => (route == path).then_some(Fit::Exactly),
+        Some(before) => {
+            let parameter = path.strip_prefix(before)?;
+            let is_one = !parameter.is_empty() && !parameter.contains('/');
+            is_one.then_some(Fit::Parameter(parameter))
+        }
+    }
+}
+
+/// The path that was meant, if it is this route's.
+fn near(route: &str, path: &str, cleaned: &str) -> Option<String> {
+    let fixed = without_slash(cleaned);
+    let Some(before) = before_parameter(route) else {
+        return (route == without_slash(path) || route.eq_ignore_ascii_case(fixed)).then(|| route.to_owned());
+    };
+    let start = fixed.get(..before.len())?;
+    let parameter = &fixed[before.len()..];
+    let is_one = start.eq_ignore_ascii_case(before) && !parameter.is_empty() && !parameter.contains('/');
+    is_one.then(|| format!("{before}{parameter}"))
 }
 
 fn without_slash(path: &str) -> &str {
@@ -101,6 +170,8 @@ mod tests {
         (Method::POST, "/topic/create", 2),
         (Method::GET, "/both", 3),
         (Method::PUT, "/both", 4),
+        (Method::GET, "/config/:opt", 5),
+        (Method::PUT, "/config/:opt", 6),
     ]);
 
     #[test]
@@ -108,11 +179,21 @@ mod tests {
         assert_eq!(ROUTER.resolve(&Method::GET, "/ping"), Resolution::Endpoint(1));
         assert_eq!(ROUTER.resolve(&Method::POST, "/topic/create"), Resolution::Endpoint(2));
         assert_eq!(ROUTER.resolve(&Method::PUT, "/both"), Resolution::Endpoint(4));
+        assert_eq!(ROUTER.resolve(&Method::GET, "/%70ing"), Resolution::Endpoint(1));
+        assert_eq!(ROUTER.resolve(&Method::GET, "/ping%"), Resolution::Malformed);
     }
 
     #[test]
     fn nearly_right_paths_are_redirected() {
-        for path in ["/ping/", "//ping", "/PING", "/./ping", "/x/../ping", "//Ping/"] {
+        for path in [
+            "/ping/",
+            "//ping",
+            "/PING",
+            "/./ping",
+            "/x/../ping",
+            "//Ping/",
+            "/ping%2f",
+        ] {
             assert_eq!(
                 ROUTER.resolve(&Method::GET, path),
                 Resolution::Redirect("/ping".into()),
@@ -136,9 +217,32 @@ mod tests {
             ROUTER.resolve(&Method::OPTIONS, "/both"),
             Resolution::Options("GET, OPTIONS, PUT".into())
         );
+    }
+
+    #[test]
+    fn a_parameter_is_one_segment() {
+        let found = |number, parameter: &str| Resolution::WithParameter(number, parameter.to_owned());
+        assert_eq!(ROUTER.resolve(&Method::GET, "/config/log_level"), found(5, "log_level"));
+        assert_eq!(ROUTER.resolve(&Method::PUT, "/config/%6cog%20x"), found(6, "log x"));
+        for path in ["/config", "/config/", "/config/a/b"] {
+            assert_eq!(ROUTER.resolve(&Method::GET, path), Resolution::NotFound, "{path}");
+        }
+        for (path, meant) in [
+            ("/config/a/", "/config/a"),
+            ("/CONFIG//A", "/config/A"),
+            ("//config/a%20b", "/config/a%20b"),
+        ] {
+            let redirect = Resolution::Redirect(meant.to_owned());
+            assert_eq!(ROUTER.resolve(&Method::GET, path), redirect, "{path}");
+        }
+        let allow = "GET, OPTIONS, PUT".to_owned();
         assert_eq!(
-            ROUTER.resolve(&Method::OPTIONS, "*"),
-            Resolution::Options("GET, OPTIONS, POST, PUT".into())
+            ROUTER.resolve(&Method::POST, "/config/a"),
+            Resolution::MethodNotAllowed(allow.clone())
+        );
+        assert_eq!(
+            ROUTER.resolve(&Method::OPTIONS, "/config/a"),
+            Resolution::Options(allow)
         );
     }
 

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::body::drain;
+use crate::expectations::{answered_by_go, still_waits};
 use crate::{Listener, Request, Response, Socket, StopSignal};
 
 /// Connections served at once; the next ones wait in the kernel's backlog.
@@ -112,13 +113,16 @@ where
         let service = Arc::clone(&service);
         async move {
             let mut request = request;
+            if let Some(answer) = answered_by_go(&request) {
+                return Ok::<_, Infallible>(answer);
+            }
             let mut response = service.handle(&mut request).await;
-            if !drain(request.body_mut()).await {
+            if still_waits(&request) || !drain(request.body_mut()).await {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(response)
+            Ok(response)
         }
     });
     let connection = http1::Builder::new()

@@ -1,16 +1,20 @@
 //! Where servers listen and what they accept: TCP, or a socket in the file system.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 const BACKLOG: u32 = 1024;
+/// Until the first probe of a silent peer, and between probes.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,11 +59,23 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// As [`bind`]; all addresses of IPv4 are all of IPv6 too, if the machine has it, as in Go.
+fn bind_all(address: SocketAddr) -> io::Result<TcpListener> {
+    if !(address.is_ipv4() && address.ip().is_unspecified()) {
+        return bind(address);
+    }
+    match bind((Ipv6Addr::UNSPECIFIED, address.port()).into()) {
+        // A port that is taken is no reason to try another family: half of the clients would come to somebody else.
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => bind(address),
+        both => both,
+    }
+}
+
 impl Listener {
-    /// Listens. A socket file that a killed process has left, on which nobody listens, is replaced.
+    /// Listens. 0.0.0.0 means the addresses of IPv6 as well, if there are any. A socket file that a killed process has left, on which nobody listens, is replaced.
     pub fn bind(address: &ListenAddress) -> io::Result<Self> {
         match address {
-            ListenAddress::Tcp(address) => Ok(Self::Tcp(bind(*address)?)),
+            ListenAddress::Tcp(address) => Ok(Self::Tcp(bind_all(*address)?)),
             ListenAddress::Unix(path) => {
                 remove_abandoned(path)?;
                 Ok(Self::Unix(UnixListener::bind(path)?, SocketFile(path.clone())))
@@ -75,11 +91,12 @@ impl Listener {
         }
     }
 
-    /// The next connection, and over TCP the other end's address.
+    /// The next connection, and over TCP the other end's address; one of IPv4 as such, also where both families are listened to.
     pub async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
                 Ok((Socket::Tcp(stream), Some(address)))
             }
             Self::Unix(listener, _) => Ok((Socket::Unix(listener.accept().await?.0), None)),
@@ -115,6 +132,17 @@ impl Socket {
     pub fn set_nodelay(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_nodelay(true),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// The kernel asks a silent peer whether it still lives, as Go does on every connection: one whose machine has vanished says nothing.
+    pub fn set_keepalive(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => {
+                let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+                SockRef::from(stream).set_tcp_keepalive(&probes)
+            }
             Self::Unix(_) => Ok(()),
         }
     }
@@ -170,6 +198,26 @@ impl AsyncWrite for Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn all_addresses_are_those_of_both_families() {
+        let any: SocketAddr = "0.0.0.0:0".parse().expect("an address");
+        let listener = Listener::bind(&ListenAddress::Tcp(any)).expect("a free port");
+        let ListenAddress::Tcp(bound) = listener.address().expect("bound") else {
+            panic!("it was bound to a port");
+        };
+        let loopbacks: &[&str] = if bound.is_ipv6() {
+            &["127.0.0.1", "::1"]
+        } else {
+            &["127.0.0.1"]
+        };
+        for loopback in loopbacks {
+            let ip: std::net::IpAddr = loopback.parse().expect("an address");
+            let client = TcpStream::connect((ip, bound.port())).await.expect("somebody listens");
+            let (_socket, from) = listener.accept().await.expect("a connection");
+            assert_eq!(from, client.local_addr().ok(), "the address is the client's own");
+        }
+    }
 
     #[tokio::test]
     async fn a_killed_process_leaves_its_path_to_the_next_and_a_living_one_does_not() {

@@ -3,27 +3,43 @@
 use serde::Serialize;
 
 use crate::ProducerDescription;
+use crate::registrations::RegisteredNode;
 
 /// GET /lookup. `producers` is never null: clients take that for a broken server.
 #[derive(Serialize)]
-pub(crate) struct LookupAnswer<'a> {
+pub(crate) struct LookupAnswer {
     pub(crate) channels: Vec<String>,
-    pub(crate) producers: Vec<&'a ProducerDescription>,
+    pub(crate) producers: Vec<ProducerDescription>,
 }
 
 /// GET /nodes.
 #[derive(Serialize)]
-pub(crate) struct NodesAnswer<'a> {
-    pub(crate) producers: Vec<NodeAnswer<'a>>,
+pub(crate) struct NodesAnswer {
+    pub(crate) producers: Vec<NodeAnswer>,
 }
 
-/// One node, with two lists of equal length.
+/// One node, with two lists of equal length: nsqadmin reads them side by side and panics if they differ.
 #[derive(Serialize)]
-pub(crate) struct NodeAnswer<'a> {
+pub(crate) struct NodeAnswer {
     #[serde(flatten)]
-    pub(crate) producer: &'a ProducerDescription,
-    pub(crate) tombstones: Vec<bool>,
-    pub(crate) topics: Vec<String>,
+    producer: ProducerDescription,
+    tombstones: Vec<bool>,
+    topics: Vec<String>,
+}
+
+impl From<RegisteredNode> for NodeAnswer {
+    fn from(node: RegisteredNode) -> Self {
+        let named = node
+            .topics
+            .into_iter()
+            .map(|(topic, is_tombstoned)| (topic.to_string(), is_tombstoned));
+        let (topics, tombstones) = named.unzip();
+        Self {
+            producer: node.producer,
+            tombstones,
+            topics,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -47,10 +63,9 @@ mod tests {
 
     #[test]
     fn lookup_has_nsqlookupds_bytes() {
-        let producer = producer();
         let answer = LookupAnswer {
             channels: vec!["c1".to_owned()],
-            producers: vec![&producer],
+            producers: vec![producer()],
         };
         let expected = format!(r#"{{"channels":["c1"],"producers":[{{{FIELDS}}}]}}"#);
         assert_eq!(serde_json::to_string(&answer).unwrap(), expected);
@@ -58,15 +73,16 @@ mod tests {
 
     #[test]
     fn nodes_has_nsqlookupds_bytes() {
-        let producer = producer();
-        let node = NodeAnswer {
-            producer: &producer,
-            tombstones: vec![false],
-            topics: vec!["t1".to_owned()],
+        let node = RegisteredNode {
+            producer: producer(),
+            topics: vec![("t1".parse().unwrap(), false)],
         };
         let expected = format!(r#"{{"producers":[{{{FIELDS},"tombstones":[false],"topics":["t1"]}}]}}"#);
         assert_eq!(
-            serde_json::to_string(&NodesAnswer { producers: vec![node] }).unwrap(),
+            serde_json::to_string(&NodesAnswer {
+                producers: vec![node.into()]
+            })
+            .unwrap(),
             expected
         );
     }

@@ -7,6 +7,7 @@ use nsquorum_http::{Method, Router};
 pub(crate) enum Endpoint {
     Ping,
     Info,
+    Debug,
     Lookup,
     Topics,
     Channels,
@@ -21,6 +22,7 @@ pub(crate) enum Endpoint {
 pub(crate) const ROUTER: Router<Endpoint> = Router::new(&[
     (Method::GET, "/ping", Endpoint::Ping),
     (Method::GET, "/info", Endpoint::Info),
+    (Method::GET, "/debug", Endpoint::Debug),
     (Method::GET, "/lookup", Endpoint::Lookup),
     (Method::GET, "/topics", Endpoint::Topics),
     (Method::GET, "/channels", Endpoint::Channels),

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nsquorum_broker::{Broker, BrokerConfig, NodeDescription};
+use nsquorum_broker::{Broker, BrokerConfig, LatencySettings, NodeDescription};
 use nsquorum_consensus::{ClusterNode, ClusterPeers, ConsensusError, ConsensusOptions, NodeIdentity};
 use nsquorum_environment::Environment;
-use nsquorum_storage::{Founding, NodeStore as _, RocksStore, StorageError, StoreOptions};
+use nsquorum_storage::{Founding, Neighbours, NodeStore as _, RocksStore, StorageError, StoreOptions};
 
 use crate::cli::ServeArgs;
 use crate::cluster::{Joining, Peering};
@@ -18,10 +18,12 @@ use crate::serve::Stopped;
 /// What a node is made from.
 pub(crate) struct NodeSettings {
     data_path: PathBuf,
+    neighbours: Neighbours,
     memory_budget: u64,
     publish_timeout: Duration,
     refuse_publishes_below: Option<u64>,
     refuse_all_below: Option<u64>,
+    latency: Option<LatencySettings>,
 }
 
 impl NodeSettings {
@@ -29,16 +31,19 @@ impl NodeSettings {
     pub(crate) fn of(args: &ServeArgs) -> Self {
         Self {
             data_path: args.data_path.clone(),
+            neighbours: args.neighbours,
             memory_budget: args.memory_budget,
             publish_timeout: args.publish_timeout,
             refuse_publishes_below: args.disk_refuse_publishes_below,
             refuse_all_below: args.disk_refuse_all_below,
+            latency: args.metrics.latency(),
         }
     }
 
     /// Half of the memory for storage, a quarter for unanswered publishes, an eighth for what lagging channels read.
     fn store_options(&self, environment: Environment) -> StoreOptions {
         let mut options = StoreOptions::new(&self.data_path, environment).memory_budget(self.memory_budget / 2);
+        options.neighbours = self.neighbours;
         if let Some(bytes) = self.refuse_publishes_below {
             options.refuse_publishes_below_bytes = bytes;
         }
@@ -92,6 +97,7 @@ impl Node {
             publish_bytes_max: memory / 4,
             tail_bytes_max: memory / 8,
             space: Arc::new(move || space.space()),
+            latency: settings.latency,
         });
         let consensus = ConsensusOptions {
             store: store.clone(),

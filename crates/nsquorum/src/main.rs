@@ -7,6 +7,7 @@ mod bench;
 mod cli;
 mod cluster;
 mod compose;
+mod descriptors;
 mod exit;
 mod http_request;
 mod import;

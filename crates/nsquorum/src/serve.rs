@@ -5,6 +5,8 @@
 //! in progress are answered, consumers are closed, then the groups and the store.
 
 mod addresses;
+mod settings;
+mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +16,21 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use nsquorum_broker::NodeDescription;
 use nsquorum_environment::Environment;
 use nsquorum_frontend::tls::{ClientTls, ServerTls};
-use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, TcpServer};
+use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, StatsdPusher, TcpServer};
 use nsquorum_http::{Gate, Listener, StopSignal, StopSource, TlsRequired};
-use nsquorum_lookup::LookupFrontend;
+use nsquorum_lookup::{Announcer, Directory, LookupFrontend, LookupServer, ProducerDescription};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cli::{ServeArgs, TlsRequirement, complain, start_logging};
+use crate::cli::{LogFilter, ServeArgs, TlsRequirement};
 use crate::cluster::Joining;
 use crate::compose::{Node, NodeSettings};
+use crate::descriptors;
 use crate::exit::Exit;
-use addresses::{Address, Addresses, host_name, write_ports_file};
+use addresses::{Address, Addresses, write_ports_file};
+pub(crate) use addresses::{host_name, resolve};
+pub(crate) use signals::Signals;
 
 /// How often the metrics that nobody reads are folded: without it histograms would keep every single value.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -35,31 +40,15 @@ const SECONDS_BUCKETS: [f64; 15] = [
 ];
 
 /// Runs a node until a signal or a failure.
-pub(crate) fn run(args: &ServeArgs) -> Exit {
-    start_logging(args.log_level);
-    if let Err(complaint) = args.limits() {
-        complain(&complaint);
-        return Exit::Usage;
-    }
+pub(crate) fn run(args: &ServeArgs, log_filter: LogFilter) -> Result<(), Stopped> {
     stop_on_panic();
+    descriptors::raise_limit();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = args.worker_threads {
         runtime.worker_threads(threads.get());
     }
-    let runtime = match runtime.enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            complain(&format!("cannot start: {error}"));
-            return Exit::Failed;
-        }
-    };
-    match runtime.block_on(serve(args)) {
-        Ok(()) => Exit::Ok,
-        Err(stopped) => {
-            complain(&format!("{:#}", stopped.cause));
-            stopped.exit
-        }
-    }
+    let runtime = runtime.enable_all().build().context("cannot start")?;
+    runtime.block_on(serve(args, log_filter))
 }
 
 /// A panic is an invariant that does not hold. Only one task would end by it, and whoever waits for that task would wait for ever; so the
@@ -90,15 +79,16 @@ impl From<anyhow::Error> for Stopped {
 /// Open sockets.
 struct Listeners {
     tcp: Listener,
-    http: Listener,
+    http: Option<Listener>,
     https: Option<Listener>,
+    lookup_tcp: Option<Listener>,
     lookup_http: Option<Listener>,
     peer: Option<TcpListener>,
 }
 
 /// Those of them that speak HTTP.
 struct WebListeners {
-    http: Listener,
+    http: Option<Listener>,
     https: Option<Listener>,
     lookup_http: Option<Listener>,
 }
@@ -109,31 +99,36 @@ struct Gates {
     lookup_http: Arc<Gate<LookupFrontend>>,
 }
 
-async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
+async fn serve(args: &ServeArgs, log_filter: LogFilter) -> Result<(), Stopped> {
     let mut signals = Signals::new()?;
     let environment = Environment::system();
     let started_at = environment.clock.wall();
     let config = Arc::new(config(args, started_at)?);
     let listeners = Listeners {
         tcp: addresses::listen_anywhere(&args.tcp_address, "--tcp-address")?,
-        http: addresses::listen_anywhere(&args.http_address, "--http-address")?,
+        http: match args.http_address.as_str() {
+            "" => None,
+            address => Some(addresses::listen_anywhere(address, "--http-address")?),
+        },
         https: match (args.https_address.as_str(), &config.tls) {
             ("", _) | (_, None) => None,
-            (address, Some(_)) => Some(addresses::listen(address, "--https-address")?.into()),
+            (address, Some(_)) => Some(addresses::listen(address, "--https-address")?),
         },
-        lookup_http: match args.lookup_http_address.as_str() {
+        lookup_tcp: match args.lookup.lookup_tcp_address.as_str() {
             "" => None,
-            address => Some(addresses::listen(address, "--lookup-http-address")?.into()),
+            address => Some(addresses::listen(address, "--lookup-tcp-address")?),
+        },
+        lookup_http: match args.lookup.lookup_http_address.as_str() {
+            "" => None,
+            address => Some(addresses::listen(address, "--lookup-http-address")?),
         },
         peer: match args.cluster_seeds.is_empty() {
             true => None,
-            false => Some(addresses::listen(&args.peer_address, "--peer-address")?),
+            false => Some(addresses::listen_for_peers(&args.peer_address, "--peer-address")?),
         },
     };
     let addresses = listeners.addresses()?;
-    let or_none = |address: &Option<Address>| address.as_ref().map_or("none".to_owned(), Address::to_string);
-    let (https, lookup_http) = (or_none(&addresses.https), or_none(&addresses.lookup_http));
-    tracing::info!(tcp = %addresses.tcp, http = %addresses.http, %https, %lookup_http, "listening");
+    addresses.log();
     let prometheus = install_metrics()?;
 
     let (stop, stopped) = StopSource::new();
@@ -144,6 +139,11 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
         https: listeners.https,
         lookup_http: listeners.lookup_http,
     };
+    let directory = Directory::new(environment.clone(), args.lookup.lifetimes());
+    if let Some(listener) = listeners.lookup_tcp {
+        let server = lookup_server(directory.clone(), &config, &addresses);
+        servers.spawn(server.serve(listener, stopped.clone()));
+    }
     let gates = open_http(&mut servers, web, &config, args.tls.requirement(), &stopped)?;
 
     let joining = match peer {
@@ -159,17 +159,30 @@ async fn serve(args: &ServeArgs) -> Result<(), Stopped> {
 
     let registry = ConnectionRegistry::default();
     let broker = node.broker();
-    let ports = (addresses.tcp.port(), addresses.http.port());
+    let ports = (addresses.tcp.port(), addresses.http_port());
+    let (lookupd_addresses, announced_at) = watch::channel(args.lookup.lookupd_tcp_address.clone());
     gates.http.open(HttpFrontend::new(
         broker.clone(),
         Arc::clone(&config),
+        settings::effective(args, &config, &description, log_filter, lookupd_addresses),
         registry.clone(),
         Some(prometheus.clone()),
         ports,
     ));
+    if let Some(statsd) = args
+        .metrics
+        .statsd(&description.broadcast_address, description.http_port)
+    {
+        servers.spawn(StatsdPusher::new(&broker, statsd).run(broker.clone(), stopped.clone()));
+    }
+    let description = ProducerDescription::from(description);
     gates
         .lookup_http
-        .open(LookupFrontend::new(broker.clone(), description.into()));
+        .open(LookupFrontend::of_node(directory, broker.clone(), description.clone()));
+    if let Some(held) = broker.held_topics() {
+        let announcer = Announcer::new(announced_at);
+        servers.spawn(announcer.run(held, description, stopped.clone()));
+    }
     servers.spawn(TcpServer::new(broker, Arc::clone(&config), registry).serve(tcp, stopped.clone()));
     servers.spawn(fold_metrics(prometheus, stopped));
     if let Some(path) = &args.ports_file {
@@ -190,8 +203,9 @@ impl Listeners {
     fn addresses(&self) -> anyhow::Result<Addresses> {
         Ok(Addresses {
             tcp: Address::of(&self.tcp)?,
-            http: Address::of(&self.http)?,
+            http: self.http.as_ref().map(Address::of).transpose()?,
             https: self.https.as_ref().map(Address::of).transpose()?,
+            lookup_tcp: self.lookup_tcp.as_ref().map(Address::of).transpose()?,
             lookup_http: self.lookup_http.as_ref().map(Address::of).transpose()?,
         })
     }
@@ -210,17 +224,14 @@ fn open_http(
     };
     let https_port = listeners.https.as_ref().map(Address::of).transpose()?;
     let https_port = https_port.and_then(|address| address.port()).unwrap_or_default();
-    match tls_required {
-        TlsRequirement::Everybody => {
+    match (listeners.http, tls_required) {
+        (None, _) => {}
+        (Some(listener), TlsRequirement::Everybody) => {
             let refusal = Arc::new(TlsRequired { https_port });
-            servers.spawn(nsquorum_http::serve(listeners.http, refusal, stopped.clone()));
+            servers.spawn(nsquorum_http::serve(listener, refusal, stopped.clone()));
         }
-        TlsRequirement::TcpClients | TlsRequirement::Nobody => {
-            servers.spawn(nsquorum_http::serve(
-                listeners.http,
-                Arc::clone(&gates.http),
-                stopped.clone(),
-            ));
+        (Some(listener), TlsRequirement::TcpClients | TlsRequirement::Nobody) => {
+            servers.spawn(nsquorum_http::serve(listener, Arc::clone(&gates.http), stopped.clone()));
         }
     }
     if let (Some(listener), Some(tls)) = (listeners.https, &config.tls) {
@@ -267,6 +278,17 @@ fn config(args: &ServeArgs, started_at: nsquorum_environment::WallTime) -> anyho
     })
 }
 
+/// Where stock nsqds register.
+fn lookup_server(directory: Directory, config: &FrontendConfig, addresses: &Addresses) -> LookupServer {
+    let port = |address: &Option<Address>| address.as_ref().and_then(Address::port).unwrap_or_default();
+    LookupServer::new(
+        directory,
+        (config.broadcast_address.clone(), config.hostname.clone()),
+        (port(&addresses.lookup_tcp), port(&addresses.lookup_http)),
+        config.features.version.clone(),
+    )
+}
+
 /// How clients reach this node.
 fn description(args: &ServeArgs, config: &FrontendConfig, addresses: &Addresses) -> NodeDescription {
     // A socket in the file system has no port that others could be told.
@@ -275,7 +297,7 @@ fn description(args: &ServeArgs, config: &FrontendConfig, addresses: &Addresses)
         hostname: config.hostname.clone(),
         broadcast_address: config.broadcast_address.clone(),
         tcp_port: or_real(args.broadcast_tcp_port, addresses.tcp.port()),
-        http_port: or_real(args.broadcast_http_port, addresses.http.port()),
+        http_port: or_real(args.broadcast_http_port, addresses.http_port()),
         version: config.features.version.clone(),
         topology_zone: config.features.topology_zone.clone(),
         topology_region: config.features.topology_region.clone(),
@@ -295,29 +317,6 @@ async fn fold_metrics(prometheus: PrometheusHandle, mut stopped: StopSignal) {
         tokio::select! {
             () = stopped.stopped() => return,
             () = tokio::time::sleep(METRICS_UPKEEP) => prometheus.run_upkeep(),
-        }
-    }
-}
-
-/// SIGTERM and SIGINT, from the first moment on.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let install = |kind| signal(kind).context("cannot wait for signals");
-        Ok(Self {
-            terminate: install(SignalKind::terminate())?,
-            interrupt: install(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
         }
     }
 }

@@ -107,7 +107,8 @@ impl<'de> Visitor<'de> for RequestVisitor {
     }
 }
 
-fn set<'de, A: MapAccess<'de>, T: Deserialize<'de>>(map: &mut A, field: &mut T) -> Result<(), A::Error> {
+/// Takes a key's value, unless it is null.
+pub(crate) fn set<'de, A: MapAccess<'de>, T: Deserialize<'de>>(map: &mut A, field: &mut T) -> Result<(), A::Error> {
     if let Some(value) = map.next_value::<Option<T>>()? {
         *field = value;
     }

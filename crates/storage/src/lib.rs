@@ -19,7 +19,9 @@ pub mod memory;
 mod options;
 pub mod rocks;
 
-pub use directory::{ClusterId, DirectoryLock, Founding, IDENTITY_FILE, Identity, Member, NodeDirectory, new_cluster};
+pub use directory::{
+    ClusterId, DirectoryLock, Founding, IDENTITY_FILE, Identity, Member, Neighbours, NodeDirectory, new_cluster,
+};
 pub use entry::{ENTRY_HEADER_BYTES, Entry, EntryError, EntryHeader, EntryKind};
 pub use error::{ErrorClass, StorageError};
 pub use janitor::SyncedMark;

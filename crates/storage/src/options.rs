@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nsquorum_environment::Environment;
 
-use crate::directory::Founding;
+use crate::directory::{Founding, Neighbours};
 use crate::error::StorageError;
 
 const MIB: u64 = 1 << 20;
@@ -19,6 +19,8 @@ pub type FatalHook = Arc<dyn Fn(&StorageError) + Send + Sync>;
 pub struct StoreOptions {
     /// The data directory. Missing or empty: it is made. Otherwise it must be one of nsquorum's and not in use.
     pub directory: PathBuf,
+    /// What else may be in a new directory. Default nothing.
+    pub neighbours: Neighbours,
     /// How a new directory gets its cluster; an existing one keeps its own. Default alone.
     pub founding: Founding,
     /// Size of one memtable for entries, in bytes; two exist at a time. Large ones save writes: what is consumed and purged while
@@ -46,6 +48,7 @@ impl StoreOptions {
     pub fn new(directory: impl Into<PathBuf>, environment: Environment) -> Self {
         Self {
             directory: directory.into(),
+            neighbours: Neighbours::Refused,
             founding: Founding::Alone,
             memtable_bytes: 64 * MIB,
             cache_bytes: 32 * MIB,

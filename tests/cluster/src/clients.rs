@@ -18,6 +18,8 @@ use crate::trio::Trio;
 
 /// The topic of every load.
 pub const TOPIC: &str = "orders";
+/// Its group: that of the first topic of a cluster.
+pub const TOPIC_GROUP: u64 = 1;
 /// Its channels. The first is consumed under load; the second only at the end, by one connection, so that it shows the order.
 pub const CHANNELS: [&str; 2] = ["ledger", "archive"];
 /// Load must come this far, also through elections and reconnects.
@@ -265,9 +267,9 @@ impl Clients {
                 drop(drain(address, names, history, (life, place, consumer), random).await);
             });
         }
-        let address = trio.nodes[0].place().http();
+        let addresses: Vec<String> = trio.nodes.iter().map(|node| node.place().http()).collect();
         let drained = until("both channels are empty", DRAIN_DEADLINE, async || {
-            is_drained(&address).await
+            is_drained(&addresses).await
         });
         drained.await.with_context(|| trio.logs())?;
         // FINs wait a moment for company before they go into the log; a publish takes them along, and its OK covers them.
@@ -280,7 +282,7 @@ impl Clients {
             }
         }
         let drained = until("both channels are empty again", DRAIN_DEADLINE, async || {
-            is_drained(&address).await
+            is_drained(&addresses).await
         });
         drained.await.with_context(|| trio.logs())?;
         self.clients.shutdown().await;
@@ -339,18 +341,26 @@ fn println_summary(records: &Records) {
     );
 }
 
-async fn is_drained(address: &str) -> Result<bool> {
-    let Ok(stats) = get(address, &format!("/stats?format=json&topic={TOPIC}")).await else {
-        return Ok(false);
-    };
-    let stats: serde_json::Value = serde_json::from_str(&stats.text)?;
-    let channels = stats["topics"][0]["channels"].as_array().cloned().unwrap_or_default();
-    let is_empty = |channel: &serde_json::Value| {
-        ["depth", "in_flight_count", "deferred_count"]
-            .iter()
-            .all(|count| channel[*count] == 0)
-    };
-    Ok(channels.len() == CHANNELS.len() && channels.iter().all(is_empty))
+/// Whether the topic has a leader, and nothing is left in its channels: only the leader's node has metrics of it. (Counts in `/stats` are 0 on the
+/// others, and on all if the topic has lost everything.)
+async fn is_drained(addresses: &[String]) -> Result<bool> {
+    let left = |channel: &'static str| ["depth", "in_flight", "deferred"].map(|count| (channel, count));
+    let mut is_led = false;
+    for address in addresses {
+        let Ok(metrics) = get(address, "/metrics").await else {
+            return Ok(false);
+        };
+        let value = |(channel, count): (&str, &str)| {
+            let line = format!("nsquorum_channel_{count}{{topic=\"{TOPIC}\",channel=\"{channel}\"}} ");
+            metrics.text.lines().find_map(|metric| metric.strip_prefix(&line))
+        };
+        let values: Vec<_> = CHANNELS.into_iter().flat_map(left).map(value).collect();
+        if values.iter().flatten().any(|value| *value != "0") {
+            return Ok(false);
+        }
+        is_led |= values.iter().all(Option::is_some);
+    }
+    Ok(is_led)
 }
 
 fn connection(nodes: &Nodes, node: usize) -> u32 {

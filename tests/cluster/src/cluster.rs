@@ -161,13 +161,24 @@ impl Cluster {
     /// # Errors
     /// If that does not come.
     pub async fn until_drained(&self, topic: &str) -> Result<()> {
-        let address = self.nodes()?.swap_remove(0).http;
+        let addresses: Vec<String> = self.nodes()?.into_iter().map(|node| node.http).collect();
         let drained = until("every channel is drained", START_DEADLINE, async || {
-            let stats = get(&address, &format!("/stats?format=json&topic={topic}")).await?;
-            let stats: serde_json::Value = serde_json::from_str(&stats.text)?;
-            let channels = stats["topics"][0]["channels"].as_array().cloned().unwrap_or_default();
-            let is_empty = |channel: &serde_json::Value| channel["depth"] == 0 && channel["in_flight_count"] == 0;
-            Ok(!channels.is_empty() && channels.iter().all(is_empty))
+            let mut is_led = false;
+            for address in &addresses {
+                let Ok(stats) = get(address, &format!("/stats?format=json&topic={topic}")).await else {
+                    continue;
+                };
+                let stats: serde_json::Value = serde_json::from_str(&stats.text)?;
+                let topic = &stats["topics"][0];
+                let channels = topic["channels"].as_array().cloned().unwrap_or_default();
+                let is_empty = |channel: &serde_json::Value| channel["depth"] == 0 && channel["in_flight_count"] == 0;
+                // The others than the leader have no counts.
+                is_led |= topic["message_count"].as_u64() > Some(0);
+                if channels.is_empty() || !channels.iter().all(is_empty) {
+                    return Ok(false);
+                }
+            }
+            Ok(is_led)
         });
         let drained = drained.await;
         drained.with_context(|| self.logs())

@@ -23,7 +23,7 @@ mod replica;
 mod signals;
 mod trio;
 
-pub use clients::{CHANNELS, Clients, Plan, TOPIC};
+pub use clients::{CHANNELS, Clients, Plan, TOPIC, TOPIC_GROUP};
 pub use cluster::{Cluster, NodeEntry};
 pub use equal::differences;
 pub use figures::{figure, quantile};

@@ -5,7 +5,7 @@
     reason = "a test fails by panicking and says what it did"
 )]
 
-use nsquorum_cluster_tests::{CHANNELS, Clients, Network, Plan, TOPIC, Trio, in_own_network};
+use nsquorum_cluster_tests::{CHANNELS, Clients, Network, Plan, TOPIC, TOPIC_GROUP, Trio, in_own_network};
 use nsquorum_faults::MountOptions;
 use nsquorum_node_tests::{Disk, count, seed};
 
@@ -84,9 +84,6 @@ impl Break {
     }
 }
 
-/// The group of the first topic of a cluster.
-const GROUP: u64 = 1;
-
 async fn partitions(rounds: u64) {
     let seed = seed();
     println!("{rounds} rounds of {} breaks; NSQUORUM_SEED={seed}", BREAKS.len());
@@ -102,7 +99,7 @@ async fn partitions(rounds: u64) {
         for kind in BREAKS.into_iter().filter(is_wanted) {
             load.until_all_accept(&trio).await.unwrap();
             load.until_oks(200).await.unwrap();
-            let first = trio.leader(GROUP);
+            let first = trio.leader(TOPIC_GROUP);
             let turn = 1 + usize::try_from(load.below(2)).unwrap();
             let damage = kind.damage(first, (first + turn) % 3, (first + 2 * turn) % 3);
             let before = load.history().oks();

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The plan is a function of seed and message number alone, the same in all three languages (../README.md).
+// The plan is a function of seed and message number alone, the same in all four languages (../README.md).
 
 func mix(a, b, c uint32) uint32 {
 	h := a ^ b*0x9E3779B1 ^ c*0x85EBCA77

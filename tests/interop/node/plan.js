@@ -1,4 +1,4 @@
-// The plan of a run: a function of seed and message number alone, the same in all three languages (../README.md).
+// The plan of a run: a function of seed and message number alone, the same in all four languages (../README.md).
 'use strict'
 
 const crypto = require('crypto')

@@ -10,7 +10,7 @@
 //! node's inside, so they hold for any correct queue with these promises.
 //!
 //! The counts are small by default and come from the environment for full runs (`NSQUORUM_KILLS`, `NSQUORUM_FAILURES`,
-//! `NSQUORUM_FLIPS`, `NSQUORUM_BACKLOG`, …); every test prints its seed, and `NSQUORUM_SEED` repeats it.
+//! `NSQUORUM_FLIPS`, `NSQUORUM_BACKLOG`, `NSQUORUM_CONNECTIONS`, …); every test prints its seed, and `NSQUORUM_SEED` repeats it.
 
 mod body;
 mod campaign;
@@ -20,11 +20,13 @@ mod deadline;
 mod disk;
 mod history;
 mod http;
+mod named;
 mod node;
 mod programs;
 mod publishers;
 mod seed;
 mod stats;
+mod stock;
 mod verify;
 
 pub use body::BodyId;
@@ -35,9 +37,11 @@ pub use deadline::until;
 pub use disk::Disk;
 pub use history::{Answer, Delivery, History, Life, Publish, PublishId, Records, Requeue};
 pub use http::{HttpAnswer, get, post};
+pub use named::{Ended, Named};
 pub use node::{ExitReason, Node, NodeFlags, StartFailure};
 pub use programs::{faultfs_program, nsquorum_program};
 pub use publishers::{Manner, publish};
 pub use seed::{count, seed};
 pub use stats::ChannelDepth;
+pub use stock::StockNsqd;
 pub use verify::{ChannelState, TopicState, VerifyReport, verify};

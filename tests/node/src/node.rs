@@ -48,7 +48,7 @@ pub enum ExitReason {
 }
 
 impl ExitReason {
-    fn of(status: ExitStatus) -> Self {
+    pub(crate) fn of(status: ExitStatus) -> Self {
         match (status.code(), status.signal()) {
             (Some(code), _) => Self::Code(code),
             (None, Some(signal)) => Self::Signal(signal),
@@ -106,6 +106,8 @@ impl Node {
             .arg("serve")
             .args(["--tcp-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"])
             .args([
+                "--lookup-tcp-address",
+                "127.0.0.1:0",
                 "--lookup-http-address",
                 "127.0.0.1:0",
                 "--broadcast-address",
@@ -202,19 +204,7 @@ impl Node {
     /// # Errors
     /// If the node refuses.
     pub async fn create(&self, topic: &str, channels: &[&str]) -> Result<()> {
-        let mut paths = vec![format!("/topic/create?topic={topic}")];
-        paths.extend(
-            channels
-                .iter()
-                .map(|channel| format!("/channel/create?topic={topic}&channel={channel}")),
-        );
-        for path in paths {
-            let answer = http::post(&self.http, &path, b"").await?;
-            if answer.status != 200 {
-                bail!("{path} was answered with {answer:?}");
-            }
-        }
-        Ok(())
+        create(&self.http, topic, channels).await
     }
 
     /// The end of what it wrote to standard error.
@@ -299,17 +289,51 @@ impl Node {
     /// # Errors
     /// If the process is gone.
     pub fn resident(&self) -> Result<(u64, u64)> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let bytes = |name: &str| -> Result<u64> {
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix(name))
-                .with_context(|| format!("no {name}"))?;
-            let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-            Ok(kib << 10)
-        };
-        Ok((bytes("VmRSS:")?, bytes("VmHWM:")?))
+        resident(&self.child)
     }
+
+    /// How many files it may have open: the soft limit and the hard one.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn open_files_limit(&self) -> Result<(u64, u64)> {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.child.id()))?;
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+        let mut numbers = line.context("no limit on open files")?.split_whitespace();
+        let mut next = || -> Result<u64> { Ok(numbers.next().context("a limit is missing")?.parse()?) };
+        Ok((next()?, next()?))
+    }
+}
+
+/// Makes a topic with these channels at the server with this HTTP interface.
+pub(crate) async fn create(http: &str, topic: &str, channels: &[&str]) -> Result<()> {
+    let mut paths = vec![format!("/topic/create?topic={topic}")];
+    paths.extend(
+        channels
+            .iter()
+            .map(|channel| format!("/channel/create?topic={topic}&channel={channel}")),
+    );
+    for path in paths {
+        let answer = http::post(http, &path, b"").await?;
+        if answer.status != 200 {
+            bail!("{path} was answered with {answer:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Memory of a process that is resident now and at most so far, in bytes.
+pub(crate) fn resident(process: &Child) -> Result<(u64, u64)> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()))?;
+    let bytes = |name: &str| -> Result<u64> {
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .with_context(|| format!("no {name}"))?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+        Ok(kib << 10)
+    };
+    Ok((bytes("VmRSS:")?, bytes("VmHWM:")?))
 }
 
 impl Drop for Node {

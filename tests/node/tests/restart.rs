@@ -192,7 +192,7 @@ fn wrong_usage_ends_with_2() {
         &["serve", "--no-such-flag"][..],
         &["serve", "--max-msg-size", "0"],
         &["serve", "--memory-budget", "much"],
-        &["serve", "--msg-timeout", "2h"],
+        &["serve", "--msg-timeout", "30"],
         &["swerve"],
         &["verify"],
     ] {

@@ -15,6 +15,7 @@ use nsquorum_topic::{
 
 use super::reader::{ReadPosition, ReaderKind};
 use super::window::Window;
+use crate::latency::LatencyWindow;
 use crate::leases::DeliveryToken;
 use crate::subscription::SubscriptionId;
 
@@ -43,6 +44,8 @@ pub(super) struct InFlight {
     /// The leader that delivered it, which may be an earlier one: what a consumer holds stays with it.
     pub(super) term: Term,
     pub(super) delivery: u64,
+    /// Unknown of what an earlier leader delivered.
+    pub(super) published_at: Option<LogTime>,
 }
 
 impl InFlight {
@@ -108,6 +111,8 @@ pub(super) struct Dispatch {
     pub(super) is_reading: bool,
     fetched: BTreeMap<Seq, MessageView>,
     pub(super) is_fetching: bool,
+    /// What was measured so far; `None` as long as there is nothing.
+    pub(super) latency: Option<LatencyWindow>,
 }
 
 impl Dispatch {
@@ -134,6 +139,7 @@ impl Dispatch {
             is_reading: false,
             fetched: BTreeMap::new(),
             is_fetching: false,
+            latency: None,
         };
         let mut exceptions: Vec<_> = channel.exceptions().collect();
         exceptions.sort_by_key(|(seq, exception)| (exception.behind, *seq));

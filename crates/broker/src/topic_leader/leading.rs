@@ -6,6 +6,7 @@ use nsquorum_environment::Monotonic;
 use nsquorum_topic::{Channel, ChannelIncarnation, EntryPosition, LogIndex, LogTime, NodeId, Seq, Term, TopicState};
 
 use super::dispatch::Dispatch;
+use super::repeats::Repeats;
 use super::window::Window;
 
 /// Encoded bytes of a requeued message.
@@ -34,6 +35,7 @@ pub(super) struct Leading {
     pub(super) deliveries: u64,
     /// Nodes that have not said yet what their consumers hold, and until when that is waited for. Nothing is delivered before.
     pub(super) awaited: Option<Awaited>,
+    pub(super) repeats: Repeats,
     clock_start: LogTime,
     clock_started_at: Monotonic,
 }
@@ -55,6 +57,7 @@ impl Leading {
             window: Window::default(),
             deliveries: 0,
             awaited: None,
+            repeats: Repeats::default(),
         }
     }
 

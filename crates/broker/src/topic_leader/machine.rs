@@ -21,6 +21,7 @@ use super::leading::Leading;
 use super::nodes::Nodes;
 use super::pipeline::Pipeline;
 use super::reader::{FetchRequest, Found, ReadPosition, ReadRequest, ReaderDone, ReaderJob};
+use crate::latency::{LatencySettings, LatencyWindow, summary};
 use crate::leases::{Delivery, DeliveryToken, LeaseEvent, LeaseOutcome, OrphanedLeases};
 use crate::node::AdminError;
 use crate::publish::PublishError;
@@ -170,6 +171,8 @@ pub(crate) struct TopicLeader {
     pub(super) is_flushed: bool,
     stepped_at: Monotonic,
     window_bytes_max: usize,
+    /// Which latencies are measured, if any.
+    latency: Option<LatencySettings>,
     is_over: Option<PublishError>,
     pub(super) ended: Option<Ended>,
     pub(super) outputs: Vec<Output>,
@@ -195,12 +198,18 @@ impl TopicLeader {
             is_flushed: false,
             stepped_at: Monotonic::START,
             window_bytes_max: 4 << 20,
+            latency: None,
             is_over: None,
             ended: None,
             outputs: Vec::new(),
             delivered: 0,
             unfinished_bursts: Vec::new(),
         }
+    }
+
+    /// Says whether and how it is measured how long messages take.
+    pub(crate) fn set_latency(&mut self, latency: Option<LatencySettings>) {
+        self.latency = latency;
     }
 
     /// Free disk space, as last looked at.
@@ -253,9 +262,9 @@ impl TopicLeader {
                 // A caller that has gone needs no answer; the same holds for every answer below.
                 _ = answer.send(self.is_in_flight(ConsumerId::local(subscription), seq));
             }
-            LeaderInput::Command { command, answer } => self.command(command, answer),
+            LeaderInput::Command { command, answer } => self.command(command, None, now, answer),
             LeaderInput::Channels { answer } => drop(answer.send(self.channels())),
-            LeaderInput::Stats { channel, answer } => drop(answer.send(self.stats(channel.as_ref()))),
+            LeaderInput::Stats { channel, answer } => drop(answer.send(self.stats(channel.as_ref(), None, now))),
         }
     }
 
@@ -813,6 +822,16 @@ impl TopicLeader {
         if is_holder {
             dispatch.in_flight.remove(&token.seq);
         }
+        if let Some(settings) = &self.latency
+            && event.outcome == LeaseOutcome::Finished
+            && let Some(published_at) = holder.filter(|_| is_holder).and_then(|holder| holder.published_at)
+        {
+            let latency = Duration::from_nanos(clock.get().saturating_sub(published_at.get()));
+            let window = dispatch
+                .latency
+                .get_or_insert_with(|| LatencyWindow::new(settings, now));
+            window.record(latency, now);
+        }
         let requeue = |not_before, cause| Event::Requeue {
             channel: token.channel,
             seq: token.seq,
@@ -1049,9 +1068,10 @@ impl TopicLeader {
                 term,
                 delivery: leading.deliveries,
             };
+            let published_at = message.published_at;
             let delivery = Delivery {
                 token,
-                published_at: message.published_at,
+                published_at,
                 body: message.body,
                 crc32c: message.crc32c,
             };
@@ -1082,6 +1102,7 @@ impl TopicLeader {
                     attempts: token.attempts,
                     term,
                     delivery: token.delivery,
+                    published_at: Some(published_at),
                 },
             );
             dispatch.served(id);
@@ -1098,8 +1119,22 @@ impl TopicLeader {
 
     // === administration and questions ===
 
-    pub(super) fn command(&mut self, command: Command, answer: oneshot::Sender<Result<(), AdminError>>) {
-        let Some(leading) = &self.leading else { return };
+    /// Carries out a change that came through a node; `None` is this one.
+    pub(super) fn command(
+        &mut self,
+        command: Command,
+        by: Option<NodeId>,
+        now: Monotonic,
+        answer: oneshot::Sender<Result<(), AdminError>>,
+    ) {
+        let Some(leading) = &mut self.leading else { return };
+        if leading.repeats.is_repeated(&command, by, now) {
+            tracing::info!(topic = %self.name, ?command, "not done again: another node has just asked for the same");
+            metrics::counter!("nsquorum_actions_skipped_total", "why" => "repeated").increment(1);
+            drop(answer.send(Ok(())));
+            return;
+        }
+        let done = command.clone();
         let event = match command {
             Command::Topic(event) => event,
             Command::CreateChannel(name) => Event::CreateChannel { name },
@@ -1120,6 +1155,7 @@ impl TopicLeader {
                 }
             }
         };
+        leading.repeats.remember(&done, by, now);
         self.pipeline.command(event, Some(answer));
     }
 
@@ -1139,16 +1175,28 @@ impl TopicLeader {
         names
     }
 
-    pub(super) fn stats(&self, only: Option<&ChannelName>) -> TopicStats {
+    /// What a node shows; `None` is this one. Whoever adds up what all nodes show must get each message once, and each client: counts are
+    /// those of the leader's node, and every node has the clients that are connected to it.
+    pub(super) fn stats(&self, only: Option<&ChannelName>, at: Option<NodeId>, now: Monotonic) -> TopicStats {
         let mut stats = TopicStats {
             name: self.name.clone(),
+            is_leader: true,
             depth: 0,
             message_count: 0,
             message_bytes: 0,
             paused: false,
             channels: Vec::new(),
+            latency: None,
         };
         let Some(leading) = &self.leading else { return stats };
+        let measured = |windows: &mut dyn Iterator<Item = &Dispatch>| {
+            let windows = windows.filter_map(|dispatch| dispatch.latency.as_ref());
+            self.latency.as_ref().map(|settings| summary(settings, windows, now))
+        };
+        // Without a channel nothing can be finished, and nsqd shows nothing.
+        if !leading.dispatches.is_empty() {
+            stats.latency = measured(&mut leading.dispatches.values());
+        }
         let state = &leading.state;
         stats.message_count = state.message_count();
         stats.message_bytes = state.message_bytes();
@@ -1165,27 +1213,34 @@ impl TopicLeader {
                 continue;
             };
             let in_flight_count = dispatch.in_flight.len() as u64;
-            let deferred_count = dispatch.deferred_count();
-            let settling = self.pipeline.settling(channel.incarnation());
+            // Whoever waits for a channel to be empty must not miss what is on its way back: it counts as what it is to become.
+            let deferred_count = dispatch.deferred_count() + self.pipeline.deferring(channel.incarnation());
+            let finishing = self.pipeline.finishing(channel.incarnation());
             let unfinished = channel.unfinished_below(state.readable_end());
             stats.channels.push(ChannelStats {
                 name: channel.name().clone(),
-                depth: unfinished.saturating_sub(in_flight_count + deferred_count + settling),
+                depth: unfinished.saturating_sub(in_flight_count + deferred_count + finishing),
                 in_flight_count,
                 deferred_count,
                 message_count: channel.message_count(),
                 requeue_count: channel.requeue_count(),
                 timeout_count: channel.timeout_count(),
                 paused: channel.is_paused(),
+                consumer_count: dispatch.consumers.len() as u64,
                 clients: dispatch
                     .consumers
                     .iter()
+                    .filter(|id| id.node == at)
                     .filter_map(|id| self.consumer_stats(*id))
                     .collect(),
+                latency: measured(&mut std::iter::once(dispatch)),
             });
         }
         stats.channels.sort_by(|a, b| a.name.cmp(&b.name));
-        stats
+        match at {
+            None => stats,
+            Some(_) => stats.elsewhere(),
+        }
     }
 
     fn consumer_stats(&self, id: ConsumerId) -> Option<SubscriptionStats> {

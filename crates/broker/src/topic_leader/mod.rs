@@ -3,6 +3,7 @@
 //! [`TopicLeader`] is the deciding part, a synchronous step machine: inputs and the time go in; answers, deliveries and [`Output`]s come
 //! out. [`shell`] is the task around it. Parts of the machine, each a subject of its own:
 //! - [`pipeline`]: what waits, what is proposed, and what happens when a proposal is refused;
+//! - [`repeats`]: what a tool asks of every node although once is enough;
 //! - [`dispatch`]: one channel's way through the log, and what came back to it;
 //! - [`window`]: the newest entries in memory; [`reader`]: older ones from the log.
 //!
@@ -18,6 +19,7 @@ mod machines;
 mod nodes;
 mod pipeline;
 mod reader;
+mod repeats;
 mod shell;
 mod window;
 
@@ -30,6 +32,7 @@ pub(crate) use input::{
 };
 pub(crate) use machine::{LeaderLimits, refuse};
 pub(crate) use nodes::PeerLink;
+pub(crate) use repeats::REPEATED_WITHIN;
 pub(crate) use shell::{LeaderShell, TailBudget, refuse_all};
 #[cfg(test)]
 pub(crate) use {input::Held, machine::Output, machine::TopicLeader, machines::Machines};

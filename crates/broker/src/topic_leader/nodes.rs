@@ -404,7 +404,7 @@ impl TopicLeader {
                 self.lease_events(&events, now);
                 self.mark(EventsMark { router: from, last });
             }
-            ToLeader::Question(question) => self.question(from, question),
+            ToLeader::Question(question) => self.question(from, question, now),
         }
     }
 
@@ -490,12 +490,12 @@ impl TopicLeader {
         }
     }
 
-    fn question(&mut self, router: SessionId, question: Question) {
+    fn question(&mut self, router: SessionId, question: Question, now: Monotonic) {
         let node = router.node;
         let Question { number, asked } = question;
         let reply = match asked {
             Asked::Channels => Reply::Channels(self.channels()),
-            Asked::Stats(channel) => Reply::Stats(self.stats(channel.as_ref())),
+            Asked::Stats(channel) => Reply::Stats(self.stats(channel.as_ref(), Some(node), now)),
             Asked::IsInFlight { subscription, seq } => {
                 let id = ConsumerId {
                     node: Some(node),
@@ -505,7 +505,7 @@ impl TopicLeader {
             }
             Asked::Command(command) => {
                 let (sender, answer) = oneshot::channel();
-                self.command(command, sender);
+                self.command(command, Some(node), now, sender);
                 if let Some(nodes) = &mut self.nodes {
                     nodes.asking.push(Asking { router, number, answer });
                 }
@@ -847,6 +847,7 @@ fn take(leading: &mut Leading, consumer: ConsumerId, token: &DeliveryToken) -> b
                 attempts: token.attempts,
                 term: token.term,
                 delivery: token.delivery,
+                published_at: None,
             },
         );
     }

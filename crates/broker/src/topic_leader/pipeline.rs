@@ -218,22 +218,21 @@ impl Pipeline {
         self.deferred_waiting
     }
 
-    /// Messages of a channel whose FIN or return is decided but not applied.
-    pub(super) fn settling(&self, channel: ChannelIncarnation) -> u64 {
-        let proposed = self.under_way.iter().map(|proposed| &proposed.content);
-        let finishes = proposed
-            .clone()
-            .map(|content| &content.finishes)
+    /// Messages of a channel whose FIN is decided but not applied.
+    pub(super) fn finishing(&self, channel: ChannelIncarnation) -> u64 {
+        let proposed = self.under_way.iter().map(|proposed| &proposed.content.finishes);
+        let of_channel = proposed
             .chain([&self.finishes])
-            .filter_map(|finishes| finishes.get(&channel))
-            .map(Vec::len)
-            .sum::<usize>();
-        let requeues = proposed
-            .flat_map(|content| &content.requeues)
-            .chain(&self.requeues)
-            .filter(|event| matches!(event, Event::Requeue { channel: of, .. } if *of == channel))
-            .count();
-        (finishes + requeues) as u64
+            .filter_map(|finishes| finishes.get(&channel));
+        of_channel.map(Vec::len).sum::<usize>() as u64
+    }
+
+    /// Messages of a channel whose return with a delay is decided but not applied.
+    pub(super) fn deferring(&self, channel: ChannelIncarnation) -> u64 {
+        let proposed = self.under_way.iter().flat_map(|proposed| &proposed.content.requeues);
+        let is_deferred =
+            |event: &&Event| matches!(event, Event::Requeue { channel: of, not_before: Some(_), .. } if *of == channel);
+        proposed.chain(&self.requeues).filter(is_deferred).count() as u64
     }
 
     /// When [`next`](Self::next) has a batch, if nothing happens before: never while the batches under way have to come first.

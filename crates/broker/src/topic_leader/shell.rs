@@ -16,6 +16,7 @@ use super::input::TopicInput;
 use super::machine::{LeaderLimits, Output, TopicLeader, refuse};
 use super::machines::Machines;
 use super::reader::{ReaderDone, ReaderJob};
+use crate::latency::LatencySettings;
 use crate::peers::Peers;
 use crate::publish::PublishError;
 use crate::router::{RouterOutput, TopicRouter};
@@ -84,6 +85,7 @@ pub(crate) struct LeaderShell {
     pub(crate) name: TopicName,
     pub(crate) group: GroupId,
     pub(crate) limits: LeaderLimits,
+    pub(crate) latency: Option<LatencySettings>,
     pub(crate) environment: Environment,
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) tail: TailBudget,
@@ -95,7 +97,8 @@ pub(crate) struct LeaderShell {
 impl LeaderShell {
     /// Runs until the topic is over and nobody refers to it any more.
     pub(crate) async fn run(self, topic: TopicGroup, mut inbox: TopicInbox) {
-        let leader = TopicLeader::new(self.name.clone(), self.limits);
+        let mut leader = TopicLeader::new(self.name.clone(), self.limits);
+        leader.set_latency(self.latency.clone());
         let mut machines = match &self.peers {
             None => Machines::new(leader, None),
             Some(peers) => {

@@ -11,6 +11,7 @@ use nsquorum_topic::{Attempts, ChannelIncarnation, Seq, Term};
 
 use super::read::Reader;
 use super::{Header, WireError};
+use crate::latency::{LatencyPercentile, LatencySummary, Quantile};
 use crate::leases::{DeliveryToken, LeaseEvent, LeaseOutcome};
 use crate::node::AdminError;
 use crate::publish::PublishError;
@@ -266,6 +267,7 @@ pub(super) fn put_stats(out: &mut Vec<u8>, stats: &TopicStats) {
         out.put_u64_le(channel.requeue_count);
         out.put_u64_le(channel.timeout_count);
         out.put_u8(u8::from(channel.paused));
+        out.put_u64_le(channel.consumer_count);
         put_count(out, channel.clients.len());
         for client in &channel.clients {
             out.put_u64_le(client.id.0);
@@ -276,12 +278,44 @@ pub(super) fn put_stats(out: &mut Vec<u8>, stats: &TopicStats) {
             out.put_u64_le(client.finish_count);
             out.put_u64_le(client.requeue_count);
         }
+        put_latency(out, channel.latency.as_ref());
     }
+    put_latency(out, stats.latency.as_ref());
+}
+
+fn put_latency(out: &mut Vec<u8>, latency: Option<&LatencySummary>) {
+    out.put_u8(u8::from(latency.is_some()));
+    if let Some(latency) = latency {
+        out.put_u64_le(latency.count);
+        put_count(out, latency.percentiles.len());
+        for percentile in &latency.percentiles {
+            out.put_u64_le(percentile.quantile.get().to_bits());
+            out.put_u64_le(percentile.nanos.to_bits());
+        }
+    }
+}
+
+fn latency(reader: &mut Reader) -> Result<Option<LatencySummary>, WireError> {
+    if !reader.flag("latency")? {
+        return Ok(None);
+    }
+    Ok(Some(LatencySummary {
+        count: reader.u64("latencies")?,
+        percentiles: reader.list("percentiles", |reader| {
+            let quantile = f64::from_bits(reader.u64("quantile")?);
+            Ok(LatencyPercentile {
+                quantile: Quantile::new(quantile).ok_or(WireError::Value("quantile"))?,
+                nanos: f64::from_bits(reader.u64("latency")?),
+            })
+        })?,
+    }))
 }
 
 pub(super) fn stats(reader: &mut Reader) -> Result<TopicStats, WireError> {
     Ok(TopicStats {
         name: TopicName::try_from(text(reader)?.as_str()).map_err(|_| WireError::Value("topic name"))?,
+        // Whoever gets it over a link is not the leader.
+        is_leader: false,
         depth: reader.u64("depth")?,
         message_count: reader.u64("messages")?,
         message_bytes: reader.u64("bytes")?,
@@ -296,6 +330,7 @@ pub(super) fn stats(reader: &mut Reader) -> Result<TopicStats, WireError> {
                 requeue_count: reader.u64("requeued")?,
                 timeout_count: reader.u64("timed out")?,
                 paused: reader.flag("paused")?,
+                consumer_count: reader.u64("consumers")?,
                 clients: reader.list("clients", |reader| {
                     Ok(SubscriptionStats {
                         id: subscription(reader)?,
@@ -307,7 +342,9 @@ pub(super) fn stats(reader: &mut Reader) -> Result<TopicStats, WireError> {
                         requeue_count: reader.u64("requeued")?,
                     })
                 })?,
+                latency: latency(reader)?,
             })
         })?,
+        latency: latency(reader)?,
     })
 }

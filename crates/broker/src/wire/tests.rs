@@ -14,6 +14,7 @@ use super::{
     Asked, Association, Claim, Framed, FromLeader, Header, Place, PublishFrame, Question, Reply, Subscriber, ToLeader,
     is_from_leader,
 };
+use crate::latency::{LatencyPercentile, LatencySummary, Quantile};
 use crate::leases::{Delivery, DeliveryToken, LeaseEvent, LeaseOutcome};
 use crate::node::AdminError;
 use crate::publish::PublishError;
@@ -165,6 +166,7 @@ fn every_to_leader() -> Vec<ToLeader> {
 fn every_from_leader() -> Vec<FromLeader> {
     let stats = TopicStats {
         name: TopicName::try_from("invoices").unwrap(),
+        is_leader: false,
         depth: 1,
         message_count: 2,
         message_bytes: 3,
@@ -178,6 +180,7 @@ fn every_from_leader() -> Vec<FromLeader> {
             requeue_count: 8,
             timeout_count: 9,
             paused: false,
+            consumer_count: 16,
             clients: vec![SubscriptionStats {
                 id: SUBSCRIPTION,
                 client: client(),
@@ -187,7 +190,15 @@ fn every_from_leader() -> Vec<FromLeader> {
                 finish_count: 13,
                 requeue_count: 14,
             }],
+            latency: None,
         }],
+        latency: Some(LatencySummary {
+            count: 15,
+            percentiles: vec![LatencyPercentile {
+                quantile: Quantile::new(0.99).unwrap(),
+                nanos: 1.5e6,
+            }],
+        }),
     };
     let results = [
         Ok(()),

@@ -33,6 +33,7 @@ impl Node {
         let space = Arc::new(Mutex::new(SpaceState::Ok));
         let broker = Broker::new(BrokerConfig {
             environment: environment.clone(),
+            latency: None,
             publish_bytes_max: 64 << 20,
             tail_bytes_max: 64 << 20,
             space: {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nsquorum_broker::{
-    AdminAction, AdminError, Broker, BrokerConfig, ClientDescription, Delivery, LeaseTable, PublishError,
+    AdminAction, AdminError, Broker, BrokerConfig, ChannelStats, ClientDescription, Delivery, LeaseTable, PublishError,
     PublishTicket, Subscription, SubscriptionEvent, SubscriptionOptions, TopicStats,
 };
 use nsquorum_consensus::{Cluster as _, ClusterNode, ClusterPeers, ConsensusOptions, NodeIdentity};
@@ -93,6 +93,7 @@ impl TestCluster {
             let environment = Environment::system();
             let broker = Broker::new(BrokerConfig {
                 environment: environment.clone(),
+                latency: None,
                 publish_bytes_max: 64 << 20,
                 tail_bytes_max: 64 << 20,
                 space: Arc::new(|| SpaceState::Ok),
@@ -202,13 +203,46 @@ impl TestCluster {
             .expect("the topic exists")
     }
 
-    pub(crate) async fn wait_for_stats(&self, node: NodeId, holds: impl Fn(&TopicStats) -> bool) {
+    /// Waits until the node that leads shows this, and the others show no counts.
+    pub(crate) async fn wait_for_stats(&self, holds: impl Fn(&TopicStats) -> bool) {
         within(async {
-            while !holds(&self.stats(node).await) {
+            loop {
+                let (mut leaders, mut others) = (Vec::new(), Vec::new());
+                for node in self.nodes.keys() {
+                    let stats = self.stats(*node).await;
+                    if stats.is_leader {
+                        leaders.push(stats)
+                    } else {
+                        others.push(stats)
+                    }
+                }
+                for stats in others {
+                    let counts =
+                        |channel: &ChannelStats| channel.depth + channel.in_flight_count + channel.message_count;
+                    assert_eq!(stats.message_count + stats.channels.iter().map(counts).sum::<u64>(), 0);
+                }
+                if leaders.len() == 1 && holds(&leaders[0]) {
+                    return;
+                }
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         })
         .await;
+    }
+
+    pub(crate) async fn create_topic(&self, node: NodeId) -> Result<(), AdminError> {
+        within(self.nodes[&node].broker.create_topic(&topic())).await
+    }
+
+    pub(crate) async fn tombstone(&self, through: NodeId, node: NodeId, lifetime: Duration) {
+        let broker = &self.nodes[&through].broker;
+        within(broker.tombstone(&topic(), node, lifetime))
+            .await
+            .expect("replicated");
+    }
+
+    pub(crate) fn has_topic(&self, node: NodeId) -> bool {
+        self.nodes[&node].broker.has_topic(&topic())
     }
 }
 

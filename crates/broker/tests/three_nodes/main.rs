@@ -35,15 +35,26 @@ async fn any_node_takes_publishes_and_delivers() {
     seen.sort();
     sent.sort();
     assert_eq!(seen, sent);
-    for node in NODES {
-        cluster
-            .wait_for_stats(node, |stats| {
-                stats.channels.first().is_some_and(|channel| {
-                    channel.depth == 0 && channel.in_flight_count == 0 && channel.message_count == 15
-                })
+    cluster
+        .wait_for_stats(|stats| {
+            stats.channels.first().is_some_and(|channel| {
+                channel.depth == 0 && channel.in_flight_count == 0 && channel.message_count == 15
             })
-            .await;
+        })
+        .await;
+    let mut consumer_counts = Vec::new();
+    for node in NODES {
+        let stats = cluster.stats(node).await;
+        consumer_counts.push(stats.channels[0].consumer_count);
+        let clients: Vec<u64> = stats.channels[0]
+            .clients
+            .iter()
+            .map(|client| client.ready_count.into())
+            .collect();
+        assert_eq!(clients, [10], "each client is shown by its own node");
     }
+    consumer_counts.sort_unstable();
+    assert_eq!(consumer_counts, [0, 0, 3], "the leader counts them all");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,8 +108,10 @@ async fn any_node_administers() {
             Err(AdminError::ChannelNotFound)
         );
     }
-    let stats = cluster.stats(NODES[2]).await;
-    assert!(stats.channels.iter().all(|channel| channel.paused));
+    for node in NODES {
+        let stats = cluster.stats(node).await;
+        assert!(stats.channels.iter().all(|channel| channel.paused));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,7 +147,7 @@ async fn a_leaders_death_is_a_pause() {
     assert_eq!(even.len(), 25);
     consumer.finish(&held);
     cluster
-        .wait_for_stats(survivors[1], |stats| {
+        .wait_for_stats(|stats| {
             stats.message_count == 51
                 && stats
                     .channels
@@ -142,4 +155,96 @@ async fn a_leaders_death_is_a_pause() {
                     .is_some_and(|channel| channel.depth == 0 && channel.in_flight_count == 0)
         })
         .await;
+}
+
+/// What one click makes a tool ask of every node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_asked_of_every_node_is_done_once() {
+    let cluster = TestCluster::start().await;
+    let channel = cluster::name("ledger");
+    let depth = |depth: u64| {
+        move |stats: &nsquorum_broker::TopicStats| stats.channels.first().map(|of| of.depth) == Some(depth)
+    };
+    cluster
+        .administer(NODES[0], AdminAction::CreateChannel(channel.clone()))
+        .await
+        .expect("created");
+    cluster.publish(NODES[0], &["before the click"]).await.expect("stored");
+    cluster.wait_for_stats(depth(1)).await;
+    for (posted, node) in NODES.into_iter().enumerate() {
+        cluster
+            .administer(node, AdminAction::EmptyChannel(channel.clone()))
+            .await
+            .expect("200");
+        cluster.wait_for_stats(depth(posted as u64)).await;
+        cluster.publish(node, &["after the click"]).await.expect("stored");
+        cluster.wait_for_stats(depth(posted as u64 + 1)).await;
+    }
+    // The same node means it.
+    cluster
+        .administer(NODES[0], AdminAction::EmptyChannel(channel.clone()))
+        .await
+        .expect("200");
+    cluster.wait_for_stats(depth(0)).await;
+
+    cluster.publish(NODES[0], &["before the click"]).await.expect("stored");
+    cluster
+        .administer(NODES[0], AdminAction::DeleteChannel(channel.clone()))
+        .await
+        .expect("200");
+    cluster
+        .administer(NODES[1], AdminAction::DeleteChannel(channel.clone()))
+        .await
+        .expect("200, and not 404");
+    cluster
+        .administer(NODES[1], AdminAction::CreateChannel(channel.clone()))
+        .await
+        .expect("created");
+    cluster.publish(NODES[0], &["after the click"]).await.expect("stored");
+    cluster
+        .administer(NODES[2], AdminAction::DeleteChannel(channel))
+        .await
+        .expect("200");
+    cluster.wait_for_stats(depth(1)).await;
+
+    // The topic is used again while the click is still being carried out.
+    for (posted, node) in NODES.into_iter().enumerate() {
+        cluster.administer(node, AdminAction::DeleteTopic).await.expect("200");
+        cluster.create_topic(node).await.expect("created");
+        cluster.publish(node, &["after the click"]).await.expect("stored");
+        cluster
+            .wait_for_stats(|stats| stats.message_count == posted as u64 + 1)
+            .await;
+    }
+    let again = cluster.administer(NODES[0], AdminAction::DeleteTopic).await;
+    assert_eq!(
+        (again, cluster.has_topic(NODES[0])),
+        (Ok(()), false),
+        "the same node means it"
+    );
+    assert_eq!(
+        cluster.administer(NODES[0], AdminAction::DeleteTopic).await,
+        Err(AdminError::TopicNotFound)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_is_not_deleted_through_a_node_that_is_tombstoned_for_it() {
+    let cluster = TestCluster::start().await;
+    cluster.publish(NODES[0], &["kept"]).await.expect("stored");
+    // Whichever node replicates last what the first has decided: the one that is asked to delete knows it.
+    for (through, node) in [(0, 1), (1, 2), (2, 0)] {
+        cluster
+            .tombstone(NODES[through], NODES[node], Duration::from_secs(3600))
+            .await;
+        cluster
+            .administer(NODES[node], AdminAction::DeleteTopic)
+            .await
+            .expect("200");
+        cluster.wait_for_stats(|stats| stats.message_count == 1).await;
+    }
+    let over = TestCluster::start().await;
+    over.tombstone(NODES[0], NODES[1], Duration::ZERO).await;
+    over.administer(NODES[1], AdminAction::DeleteTopic).await.expect("200");
+    assert!(!over.has_topic(NODES[1]), "a tombstone ends with its time");
 }

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::events::{BoxFuture, TopicEvent, TopicGroup, TopicLog};
 use super::leading::TopicLeading;
 use super::topic_machine::TopicMachine;
+use crate::channels::ChannelNames;
 use crate::elections::{Elected, Followers, Pulse, QuorumClock};
 use crate::error::{ConsensusError, Refusal};
 use crate::locations::{LeaderLocation, LeaderLocations};
@@ -57,6 +58,7 @@ pub(crate) struct GroupContext<S> {
     pub(crate) environment: Environment,
     pub(crate) identity: NodeIdentity,
     pub(crate) locations: LeaderLocations,
+    pub(crate) channels: ChannelNames,
     pub(crate) checkpoints: CheckpointBudget,
     /// The storage nodes, ascending.
     pub(crate) members: Vec<NodeId>,
@@ -313,7 +315,8 @@ pub(crate) async fn open_topic<S: NodeStore>(
     let me = (context.identity.node, context.identity.incarnation);
     let pulse = Pulse::new(Arc::clone(&context.environment.clock));
     let leading = TopicLeading::new(sender.clone(), Arc::clone(&pulse));
-    let machine = TopicMachine::new(&record, me, Arc::clone(&leading), context.locations.clone());
+    let (locations, channels) = (context.locations.clone(), context.channels.clone());
+    let machine = TopicMachine::new(&record, me, Arc::clone(&leading), locations, channels);
     let turns = TopicTurns {
         me: context.identity,
         environment: context.environment.clone(),

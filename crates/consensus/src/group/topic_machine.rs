@@ -8,6 +8,7 @@ use nsquorum_topic::{BatchView, EntryPosition, GroupId, LeaderStart, LogIndex, N
 
 use super::events::TopicEvent;
 use super::leading::TopicLeading;
+use crate::channels::{ChannelNames, ShownChannels};
 use crate::locations::{LeaderLocation, LeaderLocations};
 use crate::metadata::TopicRecord;
 use crate::raft::{Impossible, Machine};
@@ -19,6 +20,7 @@ pub(crate) struct TopicMachine {
     state: TopicState,
     me: (NodeId, NodeIncarnation),
     leading: Arc<TopicLeading>,
+    channels: ShownChannels,
 }
 
 impl TopicMachine {
@@ -27,6 +29,7 @@ impl TopicMachine {
         me: (NodeId, NodeIncarnation),
         leading: Arc<TopicLeading>,
         locations: LeaderLocations,
+        channels: ChannelNames,
     ) -> Self {
         Self {
             group: record.group,
@@ -34,6 +37,7 @@ impl TopicMachine {
             state: TopicState::new(record.seq_base),
             me,
             leading,
+            channels: ShownChannels::new(record.group, channels),
         }
     }
 
@@ -64,6 +68,7 @@ impl TopicMachine {
             .state
             .apply_batch(at, &batch)
             .map_err(|error| Impossible(error.to_string()))?;
+        self.channels.follow(&self.state);
         self.leading.applied(|| TopicEvent::Applied {
             entry: entry.clone(),
             batch,
@@ -105,6 +110,8 @@ impl Machine for TopicMachine {
         // A snapshot takes the place of entries that were never applied here: whatever this node led, another leads now.
         self.leading.end_any();
         self.state = TopicState::decode(state).map_err(|error| Impossible(format!("a checkpoint: {error}")))?;
+        self.channels.start_over();
+        self.channels.follow(&self.state);
         Ok(())
     }
 

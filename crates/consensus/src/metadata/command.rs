@@ -13,12 +13,24 @@ use crate::raft::Proposal;
 pub(crate) enum MetadataCommand {
     /// Changes nothing. Once it is applied, everything that was ever committed before it is, too.
     Barrier,
-    /// Creates the topic if it does not exist. Group number and first message number follow from the state.
-    CreateTopic { name: String },
+    /// Creates the topic if it does not exist. Group number, first message number and first leader follow from the state.
+    CreateTopic {
+        name: String,
+        /// The node where somebody uses it first.
+        #[serde(default)]
+        at: Option<u64>,
+    },
     /// Deletes the topic if it still is this group. `last_seq` is the last number that its messages used.
     DeleteTopic { name: String, group: u64, last_seq: u64 },
     /// A storage node says how clients reach it.
     AnnounceNode { node: u64, description: NodeDescription },
+    /// Until then (wall time, ns since 1970) those who look the topic up are not sent to this replica of it.
+    TombstoneReplica {
+        topic: String,
+        node: u64,
+        since_ns: u64,
+        until_ns: u64,
+    },
     /// A replica has deleted the data of a deleted group. When all have, the tombstone goes.
     ForgetGroup { group: u64, node: u64 },
 }

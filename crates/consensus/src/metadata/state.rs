@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nsquorum_environment::WallTime;
 use nsquorum_protocol::TopicName;
 use nsquorum_topic::{GroupId, NodeId, Seq};
 use serde::{Deserialize, Serialize};
 
 use super::command::MetadataCommand;
 use super::nodes::NodeDescription;
+
+/// How many more topics one node may begin to lead than the node that began with the fewest. A few topics stay where they are used, many spread.
+const FIRST_LEADS_AHEAD_MAX: usize = 8;
 
 /// A topic that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +34,13 @@ struct StoredTopic {
     first_leader: u64,
 }
 
+/// For how long a replica is hidden, in wall time, ns since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Hidden {
+    since_ns: u64,
+    until_ns: u64,
+}
+
 /// The state of the metadata group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetadataState {
@@ -45,6 +56,9 @@ pub struct MetadataState {
     retired: BTreeMap<String, u64>,
     /// Deleted groups, and the replicas that may still have their data. Only a tombstone deletes data, never absence.
     tombstones: BTreeMap<u64, BTreeSet<u64>>,
+    /// Per topic the replicas that discovery does not name for a while.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    hidden: BTreeMap<String, BTreeMap<u64, Hidden>>,
 }
 
 impl Default for MetadataState {
@@ -57,6 +71,7 @@ impl Default for MetadataState {
             topics: BTreeMap::new(),
             retired: BTreeMap::new(),
             tombstones: BTreeMap::new(),
+            hidden: BTreeMap::new(),
         }
     }
 }
@@ -94,6 +109,17 @@ impl MetadataState {
         self.nodes.get(&node.get())
     }
 
+    /// The replicas of a topic that those who look it up at `now` are not sent to, and since when.
+    pub fn tombstoned_replicas(
+        &self,
+        topic: &TopicName,
+        now: WallTime,
+    ) -> impl Iterator<Item = (NodeId, WallTime)> + '_ {
+        let replicas = self.hidden.get(topic.as_str()).into_iter().flatten();
+        let hidden = replicas.filter(move |(_, hidden)| now.as_nanos() < hidden.until_ns);
+        hidden.map(|(node, hidden)| (NodeId::new(*node), WallTime::from_nanos(hidden.since_ns)))
+    }
+
     /// The metadata group's membership has changed.
     pub(crate) fn set_members(&mut self, members: BTreeSet<u64>) {
         self.members = members;
@@ -103,14 +129,12 @@ impl MetadataState {
     pub(crate) fn apply(&mut self, command: &MetadataCommand) -> Result<(), String> {
         match command {
             MetadataCommand::Barrier => {}
-            MetadataCommand::CreateTopic { name } => {
+            MetadataCommand::CreateTopic { name, at } => {
                 TopicName::try_from(name.as_str()).map_err(|error| format!("topic name {name:?}: {error}"))?;
                 if !self.topics.contains_key(name) {
                     let group = self.next_group;
                     let replicas: Vec<u64> = self.members.iter().copied().collect();
-                    // In turn over the nodes, so that no node begins with more than its share of the leaders.
-                    let turn = usize::try_from(group % (replicas.len().max(1) as u64)).unwrap_or(0);
-                    let first_leader = *replicas.get(turn).ok_or("a topic before the first membership")?;
+                    let first_leader = self.first_leader(*at).ok_or("a topic before the first membership")?;
                     let seq_base = self.retired.get(name).copied().unwrap_or(0);
                     self.topics.insert(
                         name.clone(),
@@ -128,12 +152,36 @@ impl MetadataState {
                 if self.topics.get(name).is_some_and(|topic| topic.group == *group)
                     && let Some(topic) = self.topics.remove(name)
                 {
+                    self.hidden.remove(name);
                     self.retired.insert(name.clone(), *last_seq);
                     self.tombstones.insert(*group, topic.replicas.into_iter().collect());
                 }
             }
             MetadataCommand::AnnounceNode { node, description } => {
                 self.nodes.insert(*node, description.clone());
+            }
+            MetadataCommand::TombstoneReplica {
+                topic,
+                node,
+                since_ns,
+                until_ns,
+            } => {
+                // What is over by this command's clock goes, so the map stays as small as what is hidden.
+                self.hidden.retain(|_, replicas| {
+                    replicas.retain(|_, hidden| *since_ns < hidden.until_ns);
+                    !replicas.is_empty()
+                });
+                if self
+                    .topics
+                    .get(topic)
+                    .is_some_and(|topic| topic.replicas.contains(node))
+                {
+                    let hidden = Hidden {
+                        since_ns: *since_ns,
+                        until_ns: *until_ns,
+                    };
+                    self.hidden.entry(topic.clone()).or_default().insert(*node, hidden);
+                }
             }
             MetadataCommand::ForgetGroup { group, node } => {
                 if let Some(nodes) = self.tombstones.get_mut(group) {
@@ -145,6 +193,23 @@ impl MetadataState {
             }
         }
         Ok(())
+    }
+
+    /// The node that asks for the topic: whoever uses it first is connected there, and between a client and its topic's leader every other
+    /// node is two hops. Unless that node has begun with far more topics than another: then the one with the fewest.
+    fn first_leader(&self, at: Option<u64>) -> Option<u64> {
+        let mut led: BTreeMap<u64, usize> = self.members.iter().map(|node| (*node, 0)).collect();
+        for topic in self.topics.values() {
+            if let Some(count) = led.get_mut(&topic.first_leader) {
+                *count += 1;
+            }
+        }
+        let (fewest, idlest) = led.iter().map(|(node, count)| (*count, *node)).min()?;
+        at.filter(|node| {
+            led.get(node)
+                .is_some_and(|count| *count < fewest + FIRST_LEADS_AHEAD_MAX)
+        })
+        .or(Some(idlest))
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -190,8 +255,13 @@ mod tests {
     }
 
     fn create(state: &mut MetadataState, name: &str) -> TopicRecord {
+        create_at(state, name, None)
+    }
+
+    fn create_at(state: &mut MetadataState, name: &str, at: Option<u64>) -> TopicRecord {
+        let name_of = name.into();
         state
-            .apply(&MetadataCommand::CreateTopic { name: name.into() })
+            .apply(&MetadataCommand::CreateTopic { name: name_of, at })
             .expect("valid");
         state
             .topic(&TopicName::try_from(name).expect("valid"))
@@ -249,19 +319,66 @@ mod tests {
     }
 
     #[test]
-    fn the_first_leaders_are_spread_over_the_nodes() {
+    fn a_topic_begins_where_it_is_used_until_that_node_leads_far_more_than_another() {
         let mut state = of_three();
-        let leaders: Vec<u64> = ["a", "b", "c", "d", "e", "f"]
-            .into_iter()
-            .map(|name| create(&mut state, name).first_leader.get())
-            .collect();
-        for node in 1..=3 {
-            assert_eq!(
-                leaders.iter().filter(|leader| **leader == node).count(),
-                2,
-                "node {node}"
-            );
+        let mut leaders = BTreeMap::new();
+        for number in 0..300 {
+            let record = create_at(&mut state, &format!("at-2-{number}"), Some(2));
+            if number < FIRST_LEADS_AHEAD_MAX {
+                assert_eq!(record.first_leader, NodeId::new(2), "topic {number}");
+            }
+            *leaders.entry(record.first_leader.get()).or_insert(0) += 1;
         }
+        let (most, fewest) = (leaders[&2], leaders[&1].min(leaders[&3]));
+        assert!(most <= fewest + FIRST_LEADS_AHEAD_MAX, "{leaders:?}");
+        assert_eq!(create_at(&mut state, "at-3", Some(3)).first_leader, NodeId::new(3));
+    }
+
+    #[test]
+    fn a_topic_that_no_member_asks_for_begins_where_the_fewest_do() {
+        let mut state = of_three();
+        for (number, at) in [None, Some(9), None, None, Some(9), None].into_iter().enumerate() {
+            create_at(&mut state, &format!("topic-{number}"), at);
+        }
+        for node in 1..=3 {
+            let led = state.topics().filter(|(_, topic)| topic.first_leader.get() == node);
+            assert_eq!(led.count(), 2, "node {node}");
+        }
+    }
+
+    #[test]
+    fn a_tombstone_is_of_one_replica_and_ends_with_its_time_or_its_topic() {
+        let mut state = of_three();
+        let group = create(&mut state, "orders").group.get();
+        create(&mut state, "bills");
+        let topic = TopicName::try_from("orders").expect("valid");
+        let at = WallTime::from_nanos;
+        let hidden = |state: &MetadataState, now| state.tombstoned_replicas(&topic, at(now)).collect::<Vec<_>>();
+        let tombstone = |state: &mut MetadataState, topic: &str, node, since_ns, until_ns| {
+            let topic = topic.to_owned();
+            let command = MetadataCommand::TombstoneReplica {
+                topic,
+                node,
+                since_ns,
+                until_ns,
+            };
+            state.apply(&command).expect("valid");
+        };
+        for (topic, node) in [("orders", 2), ("orders", 7), ("unknown", 1)] {
+            tombstone(&mut state, topic, node, 10, 20);
+        }
+        assert_eq!(hidden(&state, 19), [(NodeId::new(2), at(10))]);
+        assert_eq!(hidden(&state, 20), []);
+        assert_eq!(MetadataState::decode(&state.encode()).as_ref(), Ok(&state));
+        tombstone(&mut state, "bills", 1, 20, 30);
+        assert_eq!(state.hidden.len(), 1, "what is over is forgotten");
+        tombstone(&mut state, "orders", 3, 25, 99);
+        let (name, last_seq) = ("orders".to_owned(), 0);
+        state
+            .apply(&MetadataCommand::DeleteTopic { name, group, last_seq })
+            .expect("valid");
+        create(&mut state, "orders");
+        assert_eq!(hidden(&state, 26), [], "the next topic of the name has none");
     }
 
     #[test]
@@ -270,7 +387,8 @@ mod tests {
         assert!(
             state
                 .apply(&MetadataCommand::CreateTopic {
-                    name: "no spaces".into()
+                    name: "no spaces".into(),
+                    at: None
                 })
                 .is_err()
         );

@@ -42,7 +42,7 @@ use super::wire::{Answer, RaftLogId, Request, SnapshotPart};
 type SnapshotOf = openraft::alias::SnapshotOf<RaftTypes, SnapshotBytes>;
 type VoteOf = openraft::alias::VoteOf<RaftTypes>;
 type AppendItem = Result<StreamAppendResult<RaftTypes>, RPCError<RaftTypes>>;
-type AppendStream<'s> = futures_util::stream::BoxStream<'s, AppendItem>;
+pub(super) type AppendStream<'s> = futures_util::stream::BoxStream<'s, AppendItem>;
 
 /// Append requests of one stream that wait for their answers. With requests of 1 MiB the lane's credit is used up earlier.
 const APPENDS_UNDER_WAY_MAX: usize = 64;

@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use nsquorum_environment::Environment;
 use nsquorum_links::{
     Class, Evidence, Lane, LinkEpoch, Links, MemoryLinks, MemoryMesh, MeshOptions, PeerIdentity, Received, Receiver,
@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use super::calls::Calls;
 use super::log_entry::LogEntry;
-use super::network::{NOTICE_HELD_MAX, PeerNetworkFactory, Peers};
+use super::network::{AppendStream, NOTICE_HELD_MAX, PeerNetwork, PeerNetworkFactory, Peers};
 use super::types::RaftTypes;
 use super::wire::{Answer, RaftLogId, Request, VoteOf, call_of};
 
@@ -99,13 +99,13 @@ fn append(entry: Option<u64>, previous: u64, commit: u64) -> AppendEntriesReques
 }
 
 struct Pair {
-    factory: PeerNetworkFactory,
     seen: mpsc::UnboundedReceiver<Seen>,
     _mesh: MemoryMesh,
     _links: [Arc<MemoryLinks>; 2],
 }
 
-fn pair(group: GroupId) -> Pair {
+/// A leader's way to its follower, and what that sees.
+async fn pair(group: GroupId) -> (Pair, PeerNetwork) {
     let mesh = MemoryMesh::new(MeshOptions::default());
     let join = |node| {
         mesh.join(PeerIdentity {
@@ -123,36 +123,37 @@ fn pair(group: GroupId) -> Pair {
     leader.start();
     follower.start();
     mesh.run(&Environment::system());
-    Pair {
-        factory: PeerNetworkFactory {
-            group,
-            peers: Some(Peers {
-                calls,
-                snapshots: Arc::new(tokio::sync::Semaphore::new(1)),
-            }),
-        },
+    let mut factory = PeerNetworkFactory {
+        group,
+        peers: Some(Peers {
+            calls,
+            snapshots: Arc::new(tokio::sync::Semaphore::new(1)),
+        }),
+    };
+    let network = openraft::RaftNetworkFactory::new_client(&mut factory, 2, &()).await;
+    tokio::task::yield_now().await;
+    let pair = Pair {
         seen,
         _mesh: mesh,
         _links: [leader, follower],
-    }
+    };
+    (pair, network)
 }
 
-fn requests() -> (
-    mpsc::UnboundedSender<AppendEntriesRequest<RaftTypes>>,
-    impl Stream<Item = AppendEntriesRequest<RaftTypes>> + Unpin + Send,
-) {
+/// What the leader wants to send, and the answers to it.
+async fn appending(
+    network: &mut PeerNetwork,
+) -> (mpsc::UnboundedSender<AppendEntriesRequest<RaftTypes>>, AppendStream<'_>) {
     let (sender, mut receiver) = mpsc::unbounded_channel();
-    (sender, stream::poll_fn(move |cx| receiver.poll_recv(cx)))
+    let requests = stream::poll_fn(move |cx| receiver.poll_recv(cx));
+    let option = RPCOption::new(Duration::from_millis(200));
+    (sender, network.stream_append(requests, option).await.unwrap())
 }
 
 #[tokio::test(start_paused = true)]
 async fn news_of_a_commit_wait_for_entries_to_go_with() {
-    let mut pair = pair(TOPIC);
-    let mut network = openraft::RaftNetworkFactory::new_client(&mut pair.factory, 2, &()).await;
-    tokio::task::yield_now().await;
-    let (sender, input) = requests();
-    let option = RPCOption::new(Duration::from_millis(200));
-    let mut answers = network.stream_append(input, option).await.unwrap();
+    let (mut pair, mut network) = pair(TOPIC).await;
+    let (sender, mut answers) = appending(&mut network).await;
 
     // The first request asks whether the logs agree, and somebody waits for the answer.
     let begun = Instant::now();
@@ -192,12 +193,8 @@ async fn news_of_a_commit_wait_for_entries_to_go_with() {
 
 #[tokio::test(start_paused = true)]
 async fn news_of_metadata_never_wait() {
-    let mut pair = pair(GroupId::METADATA);
-    let mut network = openraft::RaftNetworkFactory::new_client(&mut pair.factory, 2, &()).await;
-    tokio::task::yield_now().await;
-    let (sender, input) = requests();
-    let option = RPCOption::new(Duration::from_millis(200));
-    let mut answers = network.stream_append(input, option).await.unwrap();
+    let (mut pair, mut network) = pair(GroupId::METADATA).await;
+    let (sender, mut answers) = appending(&mut network).await;
     let begun = Instant::now();
     for commit in 4..6 {
         sender.send(append(None, 5, commit)).unwrap();

@@ -25,7 +25,7 @@ impl HttpFrontend {
         };
         // These three do not judge the name in nsqd: one that cannot exist is simply not found.
         let name = arguments
-            .non_empty("topic")
+            .get("topic")
             .ok_or(HttpError::bad_request("MISSING_ARG_TOPIC"))?;
         let topic = TopicName::try_from(name).map_err(|_| HttpError::not_found("TOPIC_NOT_FOUND"))?;
         self.administer(&topic, action).await

@@ -1,8 +1,11 @@
 //! nsqd's HTTP server.
 
 mod admin;
+mod configuration;
+mod debugging;
+mod go_format;
 mod info;
-mod memory;
+pub(crate) mod memory;
 mod publish;
 mod routes;
 mod stats;
@@ -21,7 +24,8 @@ use nsquorum_protocol::{ChannelName, TopicName};
 use crate::config::FrontendConfig;
 use crate::metrics::FrontendMetrics;
 use crate::registry::ConnectionRegistry;
-use routes::{Endpoint, ROUTER};
+use crate::settings::EffectiveSettings;
+use routes::{Endpoint, ROUTER, SettingAction};
 
 type Answer = Result<Reply, HttpError>;
 
@@ -29,6 +33,7 @@ type Answer = Result<Reply, HttpError>;
 pub struct HttpFrontend {
     broker: Broker,
     config: Arc<FrontendConfig>,
+    settings: EffectiveSettings,
     registry: ConnectionRegistry,
     prometheus: Option<PrometheusHandle>,
     tcp_port: Option<u16>,
@@ -41,6 +46,7 @@ impl HttpFrontend {
     pub fn new(
         broker: Broker,
         config: Arc<FrontendConfig>,
+        settings: EffectiveSettings,
         registry: ConnectionRegistry,
         prometheus: Option<PrometheusHandle>,
         (tcp_port, http_port): (Option<u16>, Option<u16>),
@@ -48,6 +54,7 @@ impl HttpFrontend {
         Self {
             broker,
             config,
+            settings,
             registry,
             prometheus,
             tcp_port,
@@ -56,7 +63,8 @@ impl HttpFrontend {
         }
     }
 
-    async fn answer(&self, endpoint: Endpoint, request: &mut Request) -> Answer {
+    /// `parameter` is what stands at the end of the path, for endpoints that have one.
+    async fn answer(&self, endpoint: Endpoint, parameter: &str, request: &mut Request) -> Answer {
         match endpoint {
             Endpoint::Ping => Ok(self.ping()),
             Endpoint::Info => self.info(),
@@ -68,6 +76,10 @@ impl HttpFrontend {
             Endpoint::ChannelMpub => self.publish_to_channel(request).await,
             Endpoint::Topic(action) => self.administer_topic(action, &query(request)?).await,
             Endpoint::Channel(action) => self.administer_channel(action, &query(request)?).await,
+            Endpoint::Setting(SettingAction::Show) => self.show_setting(parameter),
+            Endpoint::Setting(SettingAction::Change) => self.change_setting(parameter, request).await,
+            Endpoint::SetBlockRate => Ok(debugging::set_block_rate(&query(request)?)),
+            Endpoint::FreeMemory => Ok(debugging::free_memory()),
         }
     }
 
@@ -90,12 +102,14 @@ impl HttpFrontend {
 impl Service for HttpFrontend {
     async fn handle(&self, request: &mut Request) -> Response {
         self.metrics.http_requests.increment(1);
-        match ROUTER.resolve(request.method(), request.uri().path()) {
-            Resolution::Endpoint(endpoint) => match self.answer(endpoint, request).await {
-                Ok(reply) => reply.into_response(),
-                Err(error) => error.into_response(),
-            },
-            routed => RoutedReply::of(routed, request),
+        let (endpoint, parameter) = match ROUTER.resolve(request.method(), request.uri().path()) {
+            Resolution::Endpoint(endpoint) => (endpoint, String::new()),
+            Resolution::WithParameter(endpoint, parameter) => (endpoint, parameter),
+            routed => return RoutedReply::of(routed, request),
+        };
+        match self.answer(endpoint, &parameter, request).await {
+            Ok(reply) => reply.into_response(),
+            Err(error) => error.into_response(),
         }
     }
 }
@@ -104,17 +118,15 @@ fn query(request: &Request) -> Result<Query, HttpError> {
     Query::parse(request.uri().query()).map_err(|_| HttpError::bad_request("INVALID_REQUEST"))
 }
 
-/// The topic that a request names, with the code for an invalid name: nsqd has two.
+/// The topic that a request names, with the code for an invalid name: nsqd has two. A name that is given and empty is invalid.
 fn topic_argument(query: &Query, invalid: &'static str) -> Result<TopicName, HttpError> {
-    let name = query
-        .non_empty("topic")
-        .ok_or(HttpError::bad_request("MISSING_ARG_TOPIC"))?;
+    let name = query.get("topic").ok_or(HttpError::bad_request("MISSING_ARG_TOPIC"))?;
     TopicName::try_from(name).map_err(|_| HttpError::bad_request(invalid))
 }
 
 fn channel_argument(query: &Query) -> Result<ChannelName, HttpError> {
     let name = query
-        .non_empty("channel")
+        .get("channel")
         .ok_or(HttpError::bad_request("MISSING_ARG_CHANNEL"))?;
     ChannelName::try_from(name).map_err(|_| HttpError::bad_request("INVALID_ARG_CHANNEL"))
 }

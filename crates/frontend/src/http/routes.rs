@@ -16,6 +16,17 @@ pub(super) enum Endpoint {
     ChannelMpub,
     Topic(TopicAction),
     Channel(ChannelAction),
+    /// /config/…
+    Setting(SettingAction),
+    SetBlockRate,
+    FreeMemory,
+}
+
+/// What can be done to a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SettingAction {
+    Show,
+    Change,
 }
 
 /// What can be done to a topic.
@@ -69,6 +80,10 @@ pub(super) const ROUTER: Router<Endpoint> = Router::new(&[
         "/channel/unpause",
         Endpoint::Channel(ChannelAction::Unpause),
     ),
+    (Method::GET, "/config/:opt", Endpoint::Setting(SettingAction::Show)),
+    (Method::PUT, "/config/:opt", Endpoint::Setting(SettingAction::Change)),
+    (Method::PUT, "/debug/setblockrate", Endpoint::SetBlockRate),
+    (Method::POST, "/debug/freememory", Endpoint::FreeMemory),
 ]);
 
 #[cfg(test)]
@@ -113,5 +128,13 @@ mod tests {
         assert_eq!(of("/topic/empty"), Endpoint::Topic(TopicAction::Empty));
         assert_eq!(of("/channel/delete"), Endpoint::Channel(ChannelAction::Delete));
         assert_eq!(of("/channel/pause"), Endpoint::Channel(ChannelAction::Pause));
+    }
+
+    #[test]
+    fn settings_are_shown_and_changed() {
+        for (method, action) in [(Method::GET, SettingAction::Show), (Method::PUT, SettingAction::Change)] {
+            let found = Resolution::WithParameter(Endpoint::Setting(action), "log_level".to_owned());
+            assert_eq!(ROUTER.resolve(&method, "/config/log_level"), found);
+        }
     }
 }

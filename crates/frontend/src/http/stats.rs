@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use nsquorum_broker::{Health, TopicStats};
+use nsquorum_broker::{Health, SubscriptionStats, TopicStats};
+use nsquorum_environment::WallTime;
 use nsquorum_http::Query;
 use nsquorum_protocol::{ChannelName, TopicName};
 use serde::Serialize;
@@ -22,12 +23,14 @@ pub(super) struct Replication {
 pub(super) struct Snapshot {
     pub(super) version: String,
     pub(super) health: String,
-    pub(super) started_at_secs: u64,
-    pub(super) now_secs: u64,
+    pub(super) started_at: WallTime,
+    pub(super) now: WallTime,
     /// `None`: the topic that was asked for does not exist. nsqd answers `null` then, and an empty list for a channel that does not.
     pub(super) topics: Option<Vec<TopicStats>>,
     pub(super) memory: Option<Memory>,
     pub(super) include_clients: bool,
+    /// The topic that was asked for, if one was: producers are shown with what they have published to it.
+    pub(super) only: Option<TopicName>,
     /// Of each topic; only for the JSON form.
     pub(super) replication: BTreeMap<TopicName, Replication>,
     /// Every connection by its remote address: state and publish counts.
@@ -47,8 +50,8 @@ impl HttpFrontend {
         let snapshot = Snapshot {
             version: self.config.features.version.clone(),
             health,
-            started_at_secs: self.config.started_at.as_secs(),
-            now_secs: self.broker.environment().clock.wall().as_secs(),
+            started_at: self.config.started_at,
+            now: self.broker.environment().clock.wall(),
             topics: self.topics(arguments).await,
             replication: if is_json {
                 self.replication().await
@@ -57,6 +60,9 @@ impl HttpFrontend {
             },
             memory: include_memory.then(Memory::of_process),
             include_clients,
+            only: arguments
+                .non_empty("topic")
+                .and_then(|name| TopicName::try_from(name).ok()),
             connections: views.map(|view| (view.client.remote_address.clone(), view)).collect(),
         };
         if is_json {
@@ -106,6 +112,28 @@ impl HttpFrontend {
             self.broker.stats(Some(&topic), channel.as_ref()).await,
             channel.as_ref(),
         ))
+    }
+}
+
+impl Snapshot {
+    /// Connections that have published to any topic. There are none for a topic that does not exist, or if clients are not asked for.
+    pub(super) fn producing(&self) -> impl Iterator<Item = &ConnectionView> {
+        let is_shown = self.include_clients && self.topics.is_some();
+        let views = self.connections.values();
+        views.filter(move |view| is_shown && !view.published.is_empty())
+    }
+
+    /// What a connection has published to the topics that are asked for.
+    pub(super) fn published<'a>(&'a self, view: &'a ConnectionView) -> impl Iterator<Item = (&'a TopicName, u64)> {
+        let counts = view.published.iter().map(|(topic, count)| (topic, *count));
+        counts.filter(|(topic, _)| self.only.as_ref().is_none_or(|only| only == *topic))
+    }
+
+    /// What a connection consumes, if it does.
+    pub(super) fn subscription_of(&self, view: &ConnectionView) -> Option<&SubscriptionStats> {
+        let channels = self.topics.iter().flatten().flat_map(|topic| &topic.channels);
+        let mut consumers = channels.flat_map(|channel| &channel.clients);
+        consumers.find(|stats| stats.client.remote_address == view.client.remote_address)
     }
 }
 

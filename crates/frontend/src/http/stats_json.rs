@@ -1,9 +1,12 @@
 //! /stats?format=json, in nsqd's order of keys and with its distinction between `null` and `[]`: JavaScript tools may not take null, Go
 //! tools may compare.
 
-use nsquorum_broker::{ChannelStats, ClientDescription, SubscriptionStats, TopicStats};
+use nsquorum_broker::{
+    ChannelStats, ClientDescription, LatencyPercentile, LatencySummary, SubscriptionStats, TopicStats,
+};
 use nsquorum_protocol::{Compression, ConnectionState};
 use serde::Serialize;
+use serde_json::Number;
 
 use super::Answer;
 use super::info::to_json;
@@ -53,17 +56,41 @@ struct ChannelJson<'a> {
     e2e_processing_latency: Latency,
 }
 
-/// Latency percentiles are a switch of nsqd that is off by default; this is how off looks.
+/// Without percentiles to measure nsqd shows 0 and `null`.
 #[derive(Serialize)]
 struct Latency {
     count: u64,
-    percentiles: Option<()>,
+    percentiles: Option<Vec<PercentileJson>>,
 }
 
-const LATENCY: Latency = Latency {
-    count: 0,
-    percentiles: None,
-};
+#[derive(Serialize)]
+struct PercentileJson {
+    quantile: Number,
+    /// Nanoseconds.
+    value: u64,
+}
+
+impl Latency {
+    fn of(summary: Option<&LatencySummary>) -> Self {
+        let percentiles = summary.map(|summary| summary.percentiles.iter().map(percentile).collect());
+        Self {
+            count: summary.map_or(0, |summary| summary.count),
+            percentiles,
+        }
+    }
+}
+
+fn percentile(percentile: &LatencyPercentile) -> PercentileJson {
+    let quantile = percentile.quantile.get();
+    PercentileJson {
+        // Go writes 1, not 1.0.
+        quantile: Number::from_f64(quantile)
+            .filter(|_| quantile < 1.0)
+            .unwrap_or_else(|| Number::from(1)),
+        // Latencies are not negative, and fit by far.
+        value: percentile.nanos.round() as u64,
+    }
+}
 
 #[derive(Serialize)]
 struct ClientJson<'a> {
@@ -111,7 +138,7 @@ impl Snapshot {
         to_json(&StatsJson {
             version: &self.version,
             health: &self.health,
-            start_time: self.started_at_secs,
+            start_time: self.started_at.as_secs(),
             topics: topics.map(|topics| topics.iter().map(|topic| self.topic(topic)).collect()),
             memory: self.memory,
             producers: self.producers(),
@@ -128,7 +155,7 @@ impl Snapshot {
             message_count: topic.message_count,
             message_bytes: topic.message_bytes,
             paused: topic.paused,
-            e2e_processing_latency: LATENCY,
+            e2e_processing_latency: Latency::of(topic.latency.as_ref()),
             replication: self.replication.get(&topic.name).copied(),
         }
     }
@@ -147,7 +174,7 @@ impl Snapshot {
             client_count: channel.clients.len(),
             clients: self.include_clients.then(|| clients.collect()),
             paused: channel.paused,
-            e2e_processing_latency: LATENCY,
+            e2e_processing_latency: Latency::of(channel.latency.as_ref()),
         }
     }
 
@@ -162,7 +189,7 @@ impl Snapshot {
             finish_count: stats.finish_count,
             requeue_count: stats.requeue_count,
             ..match view {
-                Some(view) => connected(client, view),
+                Some(view) => self.connected(client, view),
                 None => client,
             }
         }
@@ -170,22 +197,39 @@ impl Snapshot {
 
     /// Connections that have published; `null` if there are none.
     fn producers(&self) -> Option<Vec<ClientJson<'_>>> {
-        let views = self
-            .connections
-            .values()
-            .filter(|view| self.include_clients && !view.published.is_empty());
-        let producers: Vec<_> = views.map(|view| self.producer(view)).collect();
+        let producers: Vec<_> = self.producing().map(|view| self.producer(view)).collect();
         (!producers.is_empty()).then_some(producers)
     }
 
     fn producer<'a>(&'a self, view: &'a ConnectionView) -> ClientJson<'a> {
-        let topics = self.topics.iter().flatten();
-        let mut consumers = topics
-            .flat_map(|topic| &topic.channels)
-            .flat_map(|channel| &channel.clients);
-        match consumers.find(|stats| stats.client.remote_address == view.client.remote_address) {
+        match self.subscription_of(view) {
             Some(stats) => self.consumer(stats),
-            None => connected(client(&view.client, view.state), view),
+            None => self.connected(client(&view.client, view.state), view),
+        }
+    }
+
+    /// What only the node knows to which the client is connected.
+    fn connected<'a>(&'a self, client: ClientJson<'a>, view: &'a ConnectionView) -> ClientJson<'a> {
+        let (tls, identity) = (view.tls.as_deref(), view.identity.as_deref());
+        let published = self.published(view);
+        ClientJson {
+            deflate: matches!(view.compression, Some(Compression::Deflate { .. })),
+            snappy: view.compression == Some(Compression::Snappy),
+            authed: identity.is_some(),
+            auth_identity: identity.map_or("", |identity| &identity.name),
+            auth_identity_url: identity.map_or("", |identity| &identity.url),
+            pub_counts: published
+                .map(|(topic, count)| PublishedJson {
+                    topic: topic.as_str(),
+                    count,
+                })
+                .collect(),
+            tls: tls.is_some(),
+            tls_cipher_suite: tls.map_or("", |tls| &tls.cipher_suite),
+            tls_version: tls.map_or("", |tls| &tls.version),
+            // Go's word for it, which has been true for every TLS connection for years.
+            tls_negotiated_protocol_is_mutual: tls.is_some(),
+            ..client
         }
     }
 }
@@ -219,33 +263,4 @@ fn client(client: &ClientDescription, state: ConnectionState) -> ClientJson<'_> 
         tls_negotiated_protocol: "",
         tls_negotiated_protocol_is_mutual: false,
     }
-}
-
-/// What only the node knows to which the client is connected.
-fn connected<'a>(client: ClientJson<'a>, view: &'a ConnectionView) -> ClientJson<'a> {
-    let (tls, identity) = (view.tls.as_deref(), view.identity.as_deref());
-    ClientJson {
-        deflate: matches!(view.compression, Some(Compression::Deflate { .. })),
-        snappy: view.compression == Some(Compression::Snappy),
-        authed: identity.is_some(),
-        auth_identity: identity.map_or("", |identity| &identity.name),
-        auth_identity_url: identity.map_or("", |identity| &identity.url),
-        pub_counts: published(view),
-        tls: tls.is_some(),
-        tls_cipher_suite: tls.map_or("", |tls| &tls.cipher_suite),
-        tls_version: tls.map_or("", |tls| &tls.version),
-        // Go's word for it, which has been true for every TLS connection for years.
-        tls_negotiated_protocol_is_mutual: tls.is_some(),
-        ..client
-    }
-}
-
-fn published(view: &ConnectionView) -> Vec<PublishedJson<'_>> {
-    view.published
-        .iter()
-        .map(|(topic, count)| PublishedJson {
-            topic: topic.as_str(),
-            count: *count,
-        })
-        .collect()
 }

@@ -43,7 +43,7 @@ const OF_CHANNELS: [Metric<ChannelStats>; 7] = [
     gauge("nsquorum_channel_depth", |channel| channel.depth),
     gauge("nsquorum_channel_in_flight", |channel| channel.in_flight_count),
     gauge("nsquorum_channel_deferred", |channel| channel.deferred_count),
-    gauge("nsquorum_channel_consumers", |channel| channel.clients.len() as u64),
+    gauge("nsquorum_channel_consumers", |channel| channel.consumer_count),
     counter("nsquorum_channel_messages_total", |channel| channel.message_count),
     counter("nsquorum_channel_requeues_total", |channel| channel.requeue_count),
     counter("nsquorum_channel_timeouts_total", |channel| channel.timeout_count),
@@ -101,15 +101,19 @@ mod tests {
             requeue_count: 3,
             timeout_count: 4,
             paused: false,
+            consumer_count: 6,
             clients: Vec::new(),
+            latency: None,
         };
         TopicStats {
             name: name.parse().expect("a name"),
+            is_leader: true,
             depth: 7,
             message_count: 50,
             message_bytes: 1000,
             paused: false,
             channels: (0..channels).map(channel).collect(),
+            latency: None,
         }
     }
 
@@ -121,6 +125,7 @@ mod tests {
              nsquorum_topic_messages_total{topic=\"bills\"} 50\n",
             "nsquorum_topic_depth{topic=\"orders\"} 7\n",
             "# TYPE nsquorum_channel_depth gauge\nnsquorum_channel_depth{topic=\"orders\",channel=\"channel-0\"} 5\n",
+            "nsquorum_channel_consumers{topic=\"orders\",channel=\"channel-0\"} 6\n",
             "nsquorum_channel_requeues_total{topic=\"orders\",channel=\"channel-0\"} 3\n",
             "nsquorum_channel_timeouts_total{topic=\"orders\",channel=\"channel-0\"} 4\n",
             "nsquorum_topic_metrics_left_out 0\n",

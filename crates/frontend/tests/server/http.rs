@@ -46,7 +46,21 @@ async fn refusals_have_nsqds_codes_in_nsqds_order() {
         ("POST", "/pub?topic=t$", &max, 413, "MSG_TOO_BIG"),
         ("POST", "/pub?topic=t$", empty, 400, "MSG_EMPTY"),
         ("POST", "/pub", b"x", 400, "MISSING_ARG_TOPIC"),
-        ("POST", "/pub?topic=", b"x", 400, "MISSING_ARG_TOPIC"),
+        ("POST", "/pub?topic=", b"x", 400, "INVALID_TOPIC"),
+        ("POST", "/topic/delete?topic=", empty, 404, "TOPIC_NOT_FOUND"),
+        ("POST", "/channel/create?topic=", empty, 400, "INVALID_ARG_TOPIC"),
+        (
+            "POST",
+            "/channel/create?topic=t&channel=",
+            empty,
+            400,
+            "INVALID_ARG_CHANNEL",
+        ),
+        ("PUT", "/config/max_rdy_count", b"1", 400, "INVALID_OPTION"),
+        ("PUT", "/config/nothing", empty, 413, "INVALID_VALUE"),
+        ("PUT", "/config/log_level", &max, 413, "INVALID_VALUE"),
+        ("PUT", "/config/log_level", b"loud", 400, "INVALID_VALUE"),
+        ("GET", "/config/nothing", empty, 400, "INVALID_OPTION"),
         ("POST", "/pub?topic=t$", b"x", 400, "INVALID_TOPIC"),
         ("POST", "/pub?topic=%zz", b"x", 400, "INVALID_REQUEST"),
         ("POST", "/pub?topic=t&defer=x", b"x", 400, "INVALID_DEFER"),
@@ -280,4 +294,87 @@ async fn what_is_not_http_gets_a_400_in_text() {
     let answer = raw(&node, b"  V2IDENTIFY\n\0\0\0\x02{}").await;
     assert_eq!(answer.status, 400);
     assert!(answer.head.starts_with("HTTP/1.1 400"), "{}", answer.head);
+}
+
+#[tokio::test]
+async fn settings_are_shown_as_go_writes_them() {
+    let node = TestNode::start().await;
+    for (name, text) in [
+        ("broadcast_address", "node.example"),
+        ("tls_cert", ""),
+        ("max_rdy_count", "2500"),
+        ("msg_timeout", "60000000000"),
+        ("snappy", "true"),
+        ("auth_http_addresses", r#"["a:1"]"#),
+        ("e2e_processing_latency_percentiles", "[0.99]"),
+        ("log_level", "2"),
+    ] {
+        let answer = request(&node, "GET", &format!("/config/{name}"), b"").await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, text), "{name}");
+        let is_json = answer.head.contains("Content-Type: application/json; charset=utf-8");
+        assert_eq!(is_json, name != "broadcast_address" && name != "tls_cert", "{name}");
+    }
+    let answer = request(&node, "PUT", "/config/log_level", b"WARN").await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "3"));
+    assert_eq!(request(&node, "GET", "/config/log_level", b"").await.body, "3");
+}
+
+#[tokio::test]
+async fn what_go_refuses_by_itself_is_refused() {
+    let node = TestNode::start().await;
+    for (bytes, status, body) in [
+        (
+            "GET /ping HTTP/1.1\r\n\r\n",
+            400,
+            "400 Bad Request: missing required Host header",
+        ),
+        (
+            "GET /ping HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            400,
+            "400 Bad Request",
+        ),
+        ("GET /ping% HTTP/1.1\r\nHost: x\r\n\r\n", 400, "400 Bad Request"),
+        ("GET /ping HTTP/1.1\r\nHost: x\r\nExpect: miracles\r\n\r\n", 417, ""),
+    ] {
+        let answer = raw(&node, bytes.as_bytes()).await;
+        assert_eq!((answer.status, answer.body.as_str()), (status, body), "{bytes}");
+        assert!(answer.head.contains("Connection: close"), "{}", answer.head);
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_asked_for_a_body_that_is_not_wanted() {
+    let node = TestNode::start().await;
+    for target in ["/pub?topic=t", "/mpub?topic=t", "/nothing"] {
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+            100 << 20
+        );
+        let answer = raw(&node, head.as_bytes()).await;
+        assert!(matches!(answer.status, 404 | 413), "{}", answer.head);
+    }
+}
+
+#[tokio::test]
+async fn stats_of_a_topic_have_only_what_was_published_to_it() {
+    let node = TestNode::start().await;
+    let mut client = Client::open(&node).await;
+    for topic in ["one", "two"] {
+        client.send(format!("PUB {topic}\n\0\0\0\x01x").as_bytes()).await;
+        assert_eq!(client.frame().await, Some(ok()));
+    }
+    let pub_counts = async |query: &str| {
+        let body = request(&node, "GET", &format!("/stats?format=json{query}"), b"")
+            .await
+            .body;
+        let stats: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        stats["producers"][0]["pub_counts"].clone()
+    };
+    let all = serde_json::json!([{"topic": "one", "count": 1}, {"topic": "two", "count": 1}]);
+    assert_eq!(pub_counts("").await, all);
+    assert_eq!(
+        pub_counts("&topic=two").await,
+        serde_json::json!([{"topic": "two", "count": 1}])
+    );
+    assert!(pub_counts("&topic=none").await.is_null());
 }

@@ -6,4 +6,5 @@ mod http;
 mod node;
 mod publishing;
 mod sockets;
+mod statsd;
 mod transports;

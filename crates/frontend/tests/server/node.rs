@@ -11,7 +11,9 @@ use nsquorum_broker::{Broker, BrokerConfig};
 use nsquorum_consensus::{Cluster, ClusterNode, ConsensusOptions, NodeIdentity};
 use nsquorum_environment::Environment;
 use nsquorum_frontend::tls::ServerTls;
-use nsquorum_frontend::{AuthSettings, ConnectionRegistry, FrontendConfig, HttpFrontend, TcpServer};
+use nsquorum_frontend::{
+    AuthSettings, ConnectionRegistry, EffectiveSettings, FrontendConfig, HttpFrontend, LogLevel, Setting, TcpServer,
+};
 use nsquorum_http::{StopSignal, StopSource};
 use nsquorum_protocol::{Frame, FrameDecoder, Limits, ServerFeatures, TopicName, encode, frame};
 use nsquorum_storage::memory::Durability;
@@ -74,6 +76,7 @@ impl TestNode {
         let space = store.clone();
         let broker = Broker::new(BrokerConfig {
             environment: environment.clone(),
+            latency: None,
             publish_bytes_max: settings.publish_bytes_max,
             tail_bytes_max: 8 << 20,
             space: Arc::new(move || space.space()),
@@ -116,7 +119,14 @@ impl TestNode {
         let tcp = tcp_listener.local_addr().expect("bound");
         let http = http_listener.local_addr().expect("bound");
         let ports = (Some(tcp.port()), Some(http.port()));
-        let frontend = HttpFrontend::new(broker.clone(), Arc::clone(&config), registry.clone(), None, ports);
+        let frontend = HttpFrontend::new(
+            broker.clone(),
+            Arc::clone(&config),
+            effective(),
+            registry.clone(),
+            None,
+            ports,
+        );
         tokio::spawn(nsquorum_http::serve(http_listener, Arc::new(frontend), stopped.clone()));
         let server = TcpServer::new(broker.clone(), Arc::clone(&config), registry.clone());
         let server = server.serve(tcp_listener, stopped.clone());
@@ -250,4 +260,18 @@ pub(crate) fn heartbeat() -> Frame {
 
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.expect("no hang")
+}
+
+/// Some settings of each kind.
+pub(crate) fn effective() -> EffectiveSettings {
+    let fixed = [
+        ("broadcast_address", Setting::Text("node.example".to_owned())),
+        ("tls_cert", Setting::Text(String::new())),
+        ("max_rdy_count", Setting::Integer(2500)),
+        ("msg_timeout", Setting::Duration(Duration::from_secs(60))),
+        ("snappy", Setting::Boolean(true)),
+        ("auth_http_addresses", Setting::Texts(vec!["a:1".to_owned()])),
+        ("e2e_processing_latency_percentiles", Setting::Numbers(vec![0.99])),
+    ];
+    EffectiveSettings::new(fixed, LogLevel::Info, |_| {}, tokio::sync::watch::channel(Vec::new()).0)
 }

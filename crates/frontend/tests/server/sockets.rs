@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::node::{TestNode, publish, within};
+use crate::node::{TestNode, effective, publish, within};
 use crate::transports::{Certificates, TLS13, node};
 
 fn unix(path: &Path) -> Listener {
@@ -22,6 +22,7 @@ fn web(node: &TestNode) -> Arc<HttpFrontend> {
     Arc::new(HttpFrontend::new(
         node.broker.clone(),
         config,
+        effective(),
         registry,
         None,
         (None, None),

@@ -123,20 +123,13 @@ impl Case {
                 let (messages, bytes) = (settings.drain_messages, settings.message_bytes);
                 deliver::drain(target, topic, messages, bytes, settings.stall_max).await
             }
-            Self::MpubConsumed => {
-                let load = self.publish_load(settings).expect("this case publishes");
-                consumed::run(
-                    target,
-                    topic,
-                    load,
-                    (settings.warm_up, settings.length),
-                    settings.stall_max,
-                )
-                .await
-            }
-            Self::OneSync | Self::ManySync | Self::InFlight | Self::Mpub => {
+            Self::OneSync | Self::ManySync | Self::InFlight | Self::Mpub | Self::MpubConsumed => {
                 let load = self.publish_load(settings).expect("these cases publish");
-                publish::run(target, topic, load, || Window::after(settings.warm_up, settings.length)).await
+                let window = || Window::after(settings.warm_up, settings.length);
+                if self == Self::MpubConsumed {
+                    return consumed::run(target, topic, load, window, settings.stall_max).await;
+                }
+                publish::run(target, topic, load, window).await
             }
         }
     }

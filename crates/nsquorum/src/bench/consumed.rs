@@ -34,7 +34,7 @@ pub(super) async fn run(
     target: &Target,
     topic: &TopicName,
     load: PublishLoad,
-    (warm_up, length): (Duration, Duration),
+    window: impl FnOnce() -> Window,
     stall_max: Duration,
 ) -> anyhow::Result<Measured> {
     let mut consumers = Vec::with_capacity(CONSUMERS);
@@ -42,7 +42,8 @@ pub(super) async fn run(
         consumers.push(target.subscribe(topic, READY).await?);
     }
     let producers = publish::connect(target, load).await?;
-    let window = Window::after(warm_up, length);
+    // All connections stand before the time runs.
+    let window = window();
     let deliveries = Arc::new(Deliveries::default());
     let (all_came, may_end) = watch::channel(false);
     let mut workers = JoinSet::new();

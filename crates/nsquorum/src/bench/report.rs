@@ -62,7 +62,7 @@ impl BatchFigures {
             fsyncs: usage.fsyncs? / batches,
             frames: usage.frames? / batches,
             wake_ups: usage.wake_ups? / batches,
-            purged: usage.purged_entries.unwrap_or(0.0) / batches,
+            purged: usage.purged_entries? / batches,
         })
     }
 }

@@ -65,20 +65,21 @@ impl Server {
                 .iter()
                 .map(|text| text.as_deref().and_then(|text| metric(text, name))))
         };
-        // A node has these only once it has led a topic, or sent something.
-        let metric_of_some = |name| {
-            let values = metrics.iter().flatten().filter_map(|text| metric(text, name));
-            values.reduce(|sum, value| sum + value)
+        // A node shows these only once it has led a topic, or sent something.
+        let metric_or_zero = |name| {
+            sum(metrics
+                .iter()
+                .map(|text| Some(metric(text.as_deref()?, name).unwrap_or(0.0))))
         };
         Usage {
             server_cpu: sum(self.pids.iter().map(|pid| cpu_time(&pid.to_string()))),
             client_cpu: cpu_time("self"),
             fsyncs: metric_of_all(FSYNCS_METRIC),
             written_bytes: metric_of_all(WRITTEN_METRIC),
-            batches: metric_of_some(BATCHES_METRIC),
-            batch_messages: metric_of_some(BATCH_MESSAGES_METRIC),
-            purged_entries: metric_of_some(PURGED_METRIC),
-            frames: metric_of_some(FRAMES_METRIC),
+            batches: metric_or_zero(BATCHES_METRIC),
+            batch_messages: metric_or_zero(BATCH_MESSAGES_METRIC),
+            purged_entries: metric_or_zero(PURGED_METRIC),
+            frames: metric_or_zero(FRAMES_METRIC),
             wake_ups: sum(self.pids.iter().map(|pid| wake_ups(*pid))),
         }
     }
@@ -114,17 +115,15 @@ impl Usage {
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let time = |now: Option<Duration>, then: Option<Duration>| Some(now?.saturating_sub(then?));
         let count = |now: Option<f64>, then: Option<f64>| Some(now? - then?);
-        // These appear with what they count.
-        let since_start = |now: Option<f64>, then: Option<f64>| Some(now? - then.unwrap_or(0.0));
         Self {
             server_cpu: time(self.server_cpu, earlier.server_cpu),
             client_cpu: time(self.client_cpu, earlier.client_cpu),
             fsyncs: count(self.fsyncs, earlier.fsyncs),
             written_bytes: count(self.written_bytes, earlier.written_bytes),
-            batches: since_start(self.batches, earlier.batches),
-            batch_messages: since_start(self.batch_messages, earlier.batch_messages),
-            purged_entries: since_start(self.purged_entries, earlier.purged_entries),
-            frames: since_start(self.frames, earlier.frames),
+            batches: count(self.batches, earlier.batches),
+            batch_messages: count(self.batch_messages, earlier.batch_messages),
+            purged_entries: count(self.purged_entries, earlier.purged_entries),
+            frames: count(self.frames, earlier.frames),
             wake_ups: count(self.wake_ups, earlier.wake_ups),
         }
     }

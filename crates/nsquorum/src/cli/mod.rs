@@ -1,17 +1,25 @@
-//! The command line.
+//! The command line. The name under which the program was started decides whose: `nsqd` and `nsqlookupd` have those of stock NSQ.
 
 mod bytes;
 mod duration;
+mod go;
 mod inspect;
+mod log_lines;
 mod logging;
+mod lookup_args;
+mod metrics_args;
+mod nsqd;
+mod nsqlookupd;
 mod publish;
 mod serve_args;
 mod session_args;
 mod tail;
 mod tls_args;
 
+use std::ffi::OsStr;
 use std::future::Future;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
@@ -59,6 +67,16 @@ enum Command {
 
 /// Parses the arguments and carries the command out.
 pub(crate) fn run() -> Exit {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().map(PathBuf::from);
+    match program.as_deref().and_then(Path::file_name).and_then(OsStr::to_str) {
+        Some("nsqd") => nsqd::run(arguments),
+        Some("nsqlookupd") => nsqlookupd::run(arguments),
+        _ => run_nsquorum(),
+    }
+}
+
+fn run_nsquorum() -> Exit {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -68,7 +86,7 @@ pub(crate) fn run() -> Exit {
         }
     };
     match cli.command {
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => serve_node(&args),
         Command::Up(args) => client(Box::pin(up::run(*args))),
         Command::Status(args) => client(status::run(args)),
         Command::Pub(args) => client(publish::run(args)),
@@ -77,6 +95,21 @@ pub(crate) fn run() -> Exit {
         Command::Bench(args) => client(Box::pin(bench::run(*args))),
         Command::Verify(args) => inspect::verify(&args),
         Command::Repair(args) => inspect::repair(&args),
+    }
+}
+
+fn serve_node(args: &ServeArgs) -> Exit {
+    let log_filter = start_logging(args.log_level, &args.log_style);
+    if let Err(complaint) = args.limits() {
+        complain(&complaint);
+        return Exit::Usage;
+    }
+    match serve::run(args, log_filter) {
+        Ok(()) => Exit::Ok,
+        Err(stopped) => {
+            complain(&format!("{:#}", stopped.cause));
+            stopped.exit
+        }
     }
 }
 
@@ -104,7 +137,7 @@ pub(crate) fn complain(text: &str) {
 }
 
 pub(crate) use duration::parse as parse_duration;
-pub(crate) use logging::start as start_logging;
+pub(crate) use logging::{LogFilter, start as start_logging};
 
 #[cfg(test)]
 mod tests {
@@ -125,7 +158,7 @@ mod tests {
         };
         assert_eq!(args.tcp_address, "0.0.0.0:4150");
         assert_eq!(args.http_address, "0.0.0.0:4151");
-        assert_eq!(args.lookup_http_address, "0.0.0.0:4161");
+        assert_eq!(args.lookup.lookup_http_address, "0.0.0.0:4161");
         assert_eq!(args.limits().unwrap(), nsquorum_protocol::Limits::default());
     }
 
@@ -155,24 +188,43 @@ mod tests {
         assert_eq!(args.memory_budget, 64 << 20);
     }
 
+    fn is_refused(flags: [&str; 2]) -> bool {
+        let cli = Cli::try_parse_from(["nsquorum", "serve"].into_iter().chain(flags));
+        match cli {
+            Err(_) => true,
+            Ok(Cli {
+                command: Command::Serve(args),
+            }) => args.limits().is_err(),
+            Ok(_) => false,
+        }
+    }
+
     #[test]
     fn impossible_settings_are_refused() {
         for flags in [
             ["--msg-timeout", "30"],
-            ["--msg-timeout", "20m"],
+            ["--msg-timeout", "0"],
             ["--max-req-timeout", "1200h"],
             ["--max-msg-size", "0"],
-            ["--max-msg-size", "6000000"],
+            ["--max-msg-size", "1073741825"],
+            ["--max-body-size", "1073741825"],
         ] {
-            let cli = Cli::try_parse_from(["nsquorum", "serve"].into_iter().chain(flags));
-            let refused = match cli {
-                Err(_) => true,
-                Ok(Cli {
-                    command: Command::Serve(args),
-                }) => args.limits().is_err(),
-                Ok(_) => false,
-            };
-            assert!(refused, "{flags:?}");
+            assert!(is_refused(flags), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn what_nsqd_allows_is_allowed() {
+        for flags in [
+            ["--msg-timeout", "20m"],
+            ["--max-req-timeout", "168h"],
+            ["--max-msg-size", "10485760"],
+            ["--max-body-size", "1024"],
+            ["--max-heartbeat-interval", "500ms"],
+            ["--max-output-buffer-size", "0"],
+            ["--min-output-buffer-timeout", "1m"],
+        ] {
+            assert!(!is_refused(flags), "{flags:?}");
         }
     }
 }

@@ -4,32 +4,32 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Command, FromArgMatches as _};
 use nsquorum_protocol::Limits;
+use nsquorum_storage::Neighbours;
 
+use super::log_lines::LogStyle;
 use super::logging::LogLevel;
+use super::lookup_args::LookupArgs;
+use super::metrics_args::MetricsArgs;
 use super::session_args::SessionArgs;
 use super::tls_args::TlsArgs;
 use super::{bytes, duration};
 
-/// Flags of `serve`.
+/// What a node is told: by the flags of `serve`, or by those of nsqd under that name.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// Address for NSQ clients over TCP; port 0 lets the system choose. What is no HOST:PORT is the path of a Unix socket.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:4150")]
     pub(crate) tcp_address: String,
-    /// Address for HTTP, or the path of a Unix socket.
+    /// Address for HTTP, or the path of a Unix socket; empty to have none.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:4151")]
     pub(crate) http_address: String,
     /// Address for HTTP over TLS, if there is a certificate.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4152")]
     pub(crate) https_address: String,
-    /// Address for nsqlookupd's HTTP interface; empty to have none.
-    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4161")]
-    pub(crate) lookup_http_address: String,
-    /// Address for nsqlookupd's TCP interface. Accepted; nodes cannot register here yet.
-    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:4160")]
-    pub(crate) lookup_tcp_address: String,
+    #[command(flatten)]
+    pub(crate) lookup: LookupArgs,
     /// Address that discovery gives to clients; the host name if not given.
     #[arg(long, value_name = "HOST")]
     pub(crate) broadcast_address: Option<String>,
@@ -62,29 +62,31 @@ pub(crate) struct ServeArgs {
     pub(crate) worker_threads: Option<NonZeroUsize>,
     /// Longest message in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
-    max_msg_size: usize,
+    pub(super) max_msg_size: usize,
     /// Longest body of one command in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 5 << 20)]
-    max_body_size: usize,
+    pub(super) max_body_size: usize,
     /// Time until an unanswered message is delivered again.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
-    msg_timeout: Duration,
+    pub(super) msg_timeout: Duration,
     /// Longest such time that a client may ask for.
     #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = duration::parse)]
-    max_msg_timeout: Duration,
+    pub(super) max_msg_timeout: Duration,
     /// Longest delay of a requeued or deferred message.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration::parse)]
-    max_req_timeout: Duration,
+    pub(super) max_req_timeout: Duration,
     /// Highest RDY.
     #[arg(long, value_name = "COUNT", default_value_t = 2500)]
-    max_rdy_count: u32,
+    pub(super) max_rdy_count: u32,
     /// Longest heartbeat interval that a client may ask for.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
-    max_heartbeat_interval: Duration,
+    pub(super) max_heartbeat_interval: Duration,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
     #[command(flatten)]
     pub(crate) session: SessionArgs,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsArgs,
     /// A publish that is not on disk after this time fails.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
     pub(crate) publish_timeout: Duration,
@@ -103,6 +105,22 @@ pub(crate) struct ServeArgs {
     /// How much is logged.
     #[arg(long, value_name = "LEVEL", value_enum, default_value = "info", ignore_case = true)]
     pub(crate) log_level: LogLevel,
+    /// How lines of the log look.
+    #[arg(skip)]
+    pub(crate) log_style: LogStyle,
+    /// What else may be in the data directory.
+    #[arg(skip)]
+    pub(crate) neighbours: Neighbours,
+}
+
+impl Default for ServeArgs {
+    /// What `serve` without flags means.
+    fn default() -> Self {
+        let command = Self::augment_args(Command::new("serve"));
+        let matches = command.try_get_matches_from(["serve"]);
+        let args = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        args.expect("serve needs no flags")
+    }
 }
 
 impl ServeArgs {
@@ -118,36 +136,22 @@ impl ServeArgs {
             max_heartbeat_interval_ms: millis(self.max_heartbeat_interval),
             ..self.session.limits()
         };
+        // What only makes some wishes of clients impossible is allowed, as in nsqd: a longest message above the longest body (which is MPUB's)
+        // is in many a configuration.
         let checks = [
             (limits.max_msg_size > 0, "--max-msg-size must not be 0"),
             (
-                limits.max_msg_size <= limits.max_body_size,
-                "--max-msg-size must not exceed --max-body-size",
+                limits.max_msg_size.max(limits.max_body_size) <= 1 << 30,
+                "--max-msg-size and --max-body-size must not exceed 1 GiB",
             ),
-            (limits.max_body_size <= 1 << 30, "--max-body-size must not exceed 1 GiB"),
             (limits.msg_timeout_ms > 0, "--msg-timeout must be at least 1ms"),
-            (
-                limits.msg_timeout_ms <= limits.max_msg_timeout_ms,
-                "--msg-timeout must not exceed --max-msg-timeout",
-            ),
             (
                 limits.max_req_timeout_ms <= u64::from(u32::MAX),
                 "--max-req-timeout must not exceed 49 days",
             ),
-            (
-                limits.max_heartbeat_interval_ms >= limits.min_heartbeat_interval_ms,
-                "--max-heartbeat-interval must be at least 1s",
-            ),
-            (
-                limits.max_output_buffer_size >= limits.min_output_buffer_size,
-                "--max-output-buffer-size must be at least 64",
-            ),
-            (
-                limits.min_output_buffer_timeout_ms <= limits.max_output_buffer_timeout_ms,
-                "--min-output-buffer-timeout must not exceed --max-output-buffer-timeout",
-            ),
         ];
         self.tls.check()?;
+        self.metrics.check()?;
         match checks.iter().find(|(holds, _)| !holds) {
             Some((_, complaint)) => Err((*complaint).to_owned()),
             None => Ok(limits),

@@ -17,45 +17,52 @@ pub(crate) struct SessionArgs {
     /// Whether clients may use deflate.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true",
         value_parser = parse_bool, action = clap::ArgAction::Set)]
-    deflate: bool,
+    pub(super) deflate: bool,
     /// Highest deflate level that clients are granted, 1 to 9.
     #[arg(long, value_name = "LEVEL", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=9))]
-    max_deflate_level: u32,
+    pub(super) max_deflate_level: u32,
     /// Whether clients may use snappy.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true",
         value_parser = parse_bool, action = clap::ArgAction::Set)]
-    snappy: bool,
+    pub(super) snappy: bool,
     /// Largest output buffer that a client may ask for, in bytes. What is ready is never held back; the value is negotiated all the same.
     #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024)]
-    max_output_buffer_size: usize,
+    pub(super) max_output_buffer_size: usize,
     /// Longest flush period that a client may ask for.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
-    max_output_buffer_timeout: Duration,
+    pub(super) max_output_buffer_timeout: Duration,
     /// Shortest flush period that a client may ask for.
     #[arg(long, value_name = "DURATION", default_value = "25ms", value_parser = duration::parse)]
-    min_output_buffer_timeout: Duration,
+    pub(super) min_output_buffer_timeout: Duration,
     /// Flush period of clients that ask for none.
     #[arg(long, value_name = "DURATION", default_value = "250ms", value_parser = duration::parse)]
-    output_buffer_timeout: Duration,
+    pub(super) output_buffer_timeout: Duration,
     /// Most consumers of one channel on this node; 0 for any number.
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
-    max_channel_consumers: usize,
+    pub(super) max_channel_consumers: usize,
     /// An auth server, HOST:PORT or a complete URL; repeat for several. Clients then have to AUTH.
     #[arg(long, value_name = "ADDRESS")]
-    auth_http_address: Vec<String>,
+    pub(super) auth_http_address: Vec<String>,
     /// How auth servers are asked.
     #[arg(long, value_name = "METHOD", value_enum, default_value = "get")]
-    auth_http_request_method: Method,
+    pub(super) auth_http_request_method: Method,
     /// How long a connection to an auth server may take to be made.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse)]
-    http_client_connect_timeout: Duration,
+    pub(crate) http_client_connect_timeout: Duration,
     /// How long an auth server may take to answer.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
-    http_client_request_timeout: Duration,
+    pub(crate) http_client_request_timeout: Duration,
+    /// The node's region, or nothing.
+    #[arg(skip)]
+    pub(super) topology_region: String,
+    /// The node's zone, or nothing.
+    #[arg(skip)]
+    pub(super) topology_zone: String,
 }
 
+/// How auth servers are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Method {
+pub(super) enum Method {
     Get,
     Post,
 }
@@ -78,8 +85,15 @@ impl SessionArgs {
         ServerFeatures {
             deflate: self.deflate,
             snappy: self.snappy,
+            topology_region: self.topology_region.clone(),
+            topology_zone: self.topology_zone.clone(),
             ..ServerFeatures::default()
         }
+    }
+
+    /// The auth servers as they were given.
+    pub(crate) fn auth_addresses(&self) -> &[String] {
+        &self.auth_http_address
     }
 
     /// The most consumers of one channel.

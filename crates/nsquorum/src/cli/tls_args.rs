@@ -12,13 +12,13 @@ use super::session_args::parse_bool;
 pub(crate) struct TlsArgs {
     /// The node's certificate, with those that lead to its root, as PEM.
     #[arg(long, value_name = "FILE")]
-    tls_cert: Option<PathBuf>,
+    pub(crate) tls_cert: Option<PathBuf>,
     /// The certificate's key as PEM.
     #[arg(long, value_name = "FILE")]
-    tls_key: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
     /// What clients must show: `require` any certificate, `require-verify` one that the root CA file has signed. Implies --tls-required.
     #[arg(long, value_name = "POLICY", default_value = "", value_parser = parse_policy)]
-    tls_client_auth_policy: ClientAuth,
+    pub(super) tls_client_auth_policy: ClientAuth,
     /// Root certificates as PEM: of clients, and of auth servers with https.
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_root_ca_file: Option<PathBuf>,
@@ -32,7 +32,7 @@ pub(crate) struct TlsArgs {
         default_missing_value = "true",
         value_parser = parse_requirement
     )]
-    tls_required: TlsRequirement,
+    pub(super) tls_required: TlsRequirement,
     /// The oldest version of TLS. Versions before 1.2 are accepted as values, and mean 1.2.
     #[arg(
         long,
@@ -41,7 +41,7 @@ pub(crate) struct TlsArgs {
         default_value = "tls1.0",
         ignore_case = true
     )]
-    tls_min_version: TlsVersion,
+    pub(super) tls_min_version: TlsVersion,
 }
 
 /// Who must use TLS.
@@ -52,8 +52,9 @@ pub(crate) enum TlsRequirement {
     Everybody,
 }
 
+/// The oldest version of TLS, as nsqd has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum TlsVersion {
+pub(super) enum TlsVersion {
     #[value(name = "tls1.0")]
     V1_0,
     #[value(name = "tls1.1")]
@@ -92,6 +93,25 @@ impl TlsArgs {
         }
     }
 
+    /// What clients must show, as it is written.
+    pub(crate) const fn policy(&self) -> &'static str {
+        match self.tls_client_auth_policy {
+            ClientAuth::NotAsked => "",
+            ClientAuth::Any => "require",
+            ClientAuth::Verified => "require-verify",
+        }
+    }
+
+    /// The oldest version as it was given, by its number in TLS.
+    pub(crate) const fn version_number(&self) -> u16 {
+        match self.tls_min_version {
+            TlsVersion::V1_0 => 0x0301,
+            TlsVersion::V1_1 => 0x0302,
+            TlsVersion::V1_2 => 0x0303,
+            TlsVersion::V1_3 => 0x0304,
+        }
+    }
+
     /// An error if the flags contradict each other.
     pub(super) fn check(&self) -> Result<(), String> {
         let has_pair = match (&self.tls_cert, &self.tls_key) {
@@ -109,7 +129,7 @@ impl TlsArgs {
     }
 }
 
-fn parse_policy(text: &str) -> Result<ClientAuth, String> {
+pub(super) fn parse_policy(text: &str) -> Result<ClientAuth, String> {
     match text {
         "" => Ok(ClientAuth::NotAsked),
         "require" => Ok(ClientAuth::Any),
@@ -118,7 +138,7 @@ fn parse_policy(text: &str) -> Result<ClientAuth, String> {
     }
 }
 
-fn parse_requirement(text: &str) -> Result<TlsRequirement, String> {
+pub(super) fn parse_requirement(text: &str) -> Result<TlsRequirement, String> {
     if text.eq_ignore_ascii_case("tcp-https") {
         return Ok(TlsRequirement::TcpClients);
     }

@@ -2,7 +2,7 @@
 //!
 //! Topics and channels are created first, with the channels' pauses. Then every queue goes to where it belongs: a channel's backlog to
 //! that channel alone, the topic's own to all channels; a topic's pause is set in between, because what a paused topic holds belongs to all
-//! alike. How far it has come is kept beside the queues, so an import that was interrupted goes on (docs/decisions/0016).
+//! alike. How far it has come is kept beside the queues, so an import that was interrupted goes on (docs/decisions/0017).
 
 mod progress;
 mod report;

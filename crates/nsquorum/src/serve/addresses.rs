@@ -13,9 +13,33 @@ use tokio::net::TcpListener;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Addresses {
     pub(crate) tcp: Address,
-    pub(crate) http: Address,
+    pub(crate) http: Option<Address>,
     pub(crate) https: Option<Address>,
+    pub(crate) lookup_tcp: Option<Address>,
     pub(crate) lookup_http: Option<Address>,
+}
+
+impl Addresses {
+    /// The port of plain HTTP; none of a path.
+    pub(crate) fn http_port(&self) -> Option<u16> {
+        self.http.as_ref().and_then(Address::port)
+    }
+
+    /// Says where the node listens, in nsqd's words.
+    pub(crate) fn log(&self) {
+        let all = [
+            ("TCP", Some(&self.tcp)),
+            ("HTTP", self.http.as_ref()),
+            ("HTTPS", self.https.as_ref()),
+            ("LOOKUP TCP", self.lookup_tcp.as_ref()),
+            ("LOOKUP HTTP", self.lookup_http.as_ref()),
+        ];
+        for (name, address) in all {
+            if let Some(address) = address {
+                tracing::info!("{name}: listening on {address}");
+            }
+        }
+    }
 }
 
 /// One of them.
@@ -51,23 +75,30 @@ impl Serialize for Address {
     }
 }
 
-/// Listens on `HOST:PORT`; no host means all addresses, as in Go. `flag` is named in errors.
-pub(crate) fn listen(address: &str, flag: &str) -> anyhow::Result<TcpListener> {
-    let doing = || format!("cannot listen on {address:?} ({flag})");
-    let first = resolve(address).with_context(doing)?;
-    nsquorum_http::bind(first).with_context(doing)
+/// Listens on `HOST:PORT`; no host, as 0.0.0.0, means all addresses, those of IPv6 too, as in Go. `flag` is named in errors.
+pub(crate) fn listen(address: &str, flag: &str) -> anyhow::Result<Listener> {
+    let failed = || format!("listen ({address}) failed ({flag})");
+    let first = resolve(address).with_context(failed)?;
+    Listener::bind(&ListenAddress::Tcp(first)).with_context(failed)
 }
 
 /// As [`listen`]; what is no `HOST:PORT` is the path of a Unix socket, as in nsqd.
 pub(crate) fn listen_anywhere(address: &str, flag: &str) -> anyhow::Result<Listener> {
     if address.contains(':') {
-        return Ok(listen(address, flag)?.into());
+        return listen(address, flag);
     }
-    Listener::bind(&ListenAddress::Unix(address.into()))
-        .with_context(|| format!("cannot listen on {address:?} ({flag})"))
+    Listener::bind(&ListenAddress::Unix(address.into())).with_context(|| format!("listen ({address}) failed ({flag})"))
 }
 
-fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
+/// Listens on `HOST:PORT` for other nodes.
+pub(crate) fn listen_for_peers(address: &str, flag: &str) -> anyhow::Result<TcpListener> {
+    let failed = || format!("listen ({address}) failed ({flag})");
+    let first = resolve(address).with_context(failed)?;
+    nsquorum_http::bind(first).with_context(failed)
+}
+
+/// The first address of `HOST:PORT`.
+pub(crate) fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let address = match address.strip_prefix(':') {
         Some(port) => format!("0.0.0.0:{port}"),
         None => address.to_owned(),
@@ -112,19 +143,20 @@ mod tests {
         let path = directory.path().join("ports.json");
         let tcp = listen("127.0.0.1:0", "--tcp-address").unwrap();
         let http = listen("127.0.0.1:0", "--http-address").unwrap();
-        let (local, local_http) = (tcp.local_addr().unwrap(), http.local_addr().unwrap());
+        let (tcp, http) = (Address::of(&tcp).unwrap(), Address::of(&http).unwrap());
         let addresses = Addresses {
-            tcp: Address::of(&tcp.into()).unwrap(),
-            http: Address::of(&http.into()).unwrap(),
+            tcp: tcp.clone(),
+            http: Some(http.clone()),
             https: None,
+            lookup_tcp: None,
             lookup_http: None,
         };
         write_ports_file(&path, &addresses).unwrap();
         let read: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        assert_eq!(read["tcp"], local.to_string());
-        assert_eq!(read["http"], local_http.to_string());
+        assert_eq!(read["tcp"], tcp.to_string());
+        assert_eq!(read["http"], http.to_string());
         assert!(read["lookup_http"].is_null());
-        assert_ne!(local.port(), 0);
+        assert_ne!(tcp.port(), Some(0));
         assert_eq!(
             std::fs::read_dir(directory.path()).unwrap().count(),
             1,

@@ -10,7 +10,7 @@
 //! | `synced` | up to where the write-ahead log is known to be on stable storage |
 //!
 //! A directory that holds anything else is refused before anything in it is touched: the default is the current directory, and
-//! nobody's home directory should become a database by accident.
+//! nobody's home directory should become a database by accident. Under nsqd's name other files may lie beside these ([`Neighbours`]).
 
 mod ballast;
 mod durable;
@@ -56,10 +56,10 @@ impl DataDirectory {
     pub(crate) fn open(options: &StoreOptions) -> Result<Self, StorageError> {
         let path = options.directory.clone();
         durable::create_folder(&path)?;
-        let new = refuse_foreign(&path)? == Found::Nothing;
+        let new = refuse_foreign(&path, options.neighbours)? == Found::Nothing;
         let lock = DirectoryLock::acquire(&path)?;
         // Between the look and the lock another process may have made it.
-        let new = new && refuse_foreign(&path)? == Found::Nothing;
+        let new = new && refuse_foreign(&path, options.neighbours)? == Found::Nothing;
         if !new && crate::janitor::free_bytes(&path)? < options.refuse_all_below_bytes {
             free_ballast(&path)?;
         }
@@ -131,8 +131,32 @@ pub(crate) enum Found {
     Ours,
 }
 
-/// Says whether the directory is ours or empty; anything else is refused. Touches nothing.
-pub(crate) fn refuse_foreign(path: &Path) -> Result<Found, StorageError> {
+/// What may be in a new data directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Neighbours {
+    /// Nothing.
+    #[default]
+    Refused,
+    /// Anything that is neither the data of a stock nsqd nor has a name that the data directory uses: nsqd starts beside other files.
+    Allowed,
+}
+
+impl Neighbours {
+    fn refuse(self, name: &std::ffi::OsStr) -> bool {
+        let ours = [DATABASE_FOLDER, GRAVEYARD_FOLDER, BALLAST_FILE, SYNCED_FILE];
+        match self {
+            Self::Refused => true,
+            Self::Allowed => is_of_stock_nsqd(&name.to_string_lossy()) || ours.iter().any(|ours| name == *ours),
+        }
+    }
+}
+
+fn is_of_stock_nsqd(name: &str) -> bool {
+    name == "nsqd.dat" || name.contains(".diskqueue.")
+}
+
+/// Says whether the directory is ours or empty (or holds only such neighbours); anything else is refused. Touches nothing.
+pub(crate) fn refuse_foreign(path: &Path, neighbours: Neighbours) -> Result<Found, StorageError> {
     let mut strangers: Vec<OsString> = Vec::new();
     let listing = std::fs::read_dir(path).map_err(|error| located("list", path, &error))?;
     for item in listing {
@@ -142,7 +166,7 @@ pub(crate) fn refuse_foreign(path: &Path) -> Result<Found, StorageError> {
         }
         // What a start leaves behind that died before it had written the identity, and what mkfs makes.
         let known = name == LOCK_FILE || name == "lost+found" || *name == *durable::temporary_name(IDENTITY_FILE);
-        if !known {
+        if !known && neighbours.refuse(&name) {
             strangers.push(name);
         }
     }
@@ -154,9 +178,7 @@ pub(crate) fn refuse_foreign(path: &Path) -> Result<Found, StorageError> {
         .iter()
         .map(|name| name.to_string_lossy().into_owned())
         .collect();
-    let nsqd = names
-        .iter()
-        .any(|name| name == "nsqd.dat" || name.contains(".diskqueue."));
+    let nsqd = names.iter().any(|name| is_of_stock_nsqd(name));
     let shown = names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
     let what = if nsqd {
         format!("it holds the data of a stock nsqd ({shown}), which uses another format; choose an empty directory")

@@ -110,6 +110,43 @@ fn a_foreign_directory_is_refused_and_left_alone() {
 }
 
 #[test]
+fn where_neighbours_are_allowed_they_are_left_alone_and_data_are_still_refused() {
+    let with_neighbours = |path: &std::path::Path| StoreOptions {
+        neighbours: Neighbours::Allowed,
+        ..options(path)
+    };
+    let parent = tempfile::tempdir().unwrap();
+    fs::write(parent.path().join("thesis.tex"), "x").unwrap();
+    drop(DataDirectory::open(&with_neighbours(parent.path())).unwrap());
+    let again = DataDirectory::open(&options(parent.path())).unwrap();
+    assert_eq!(
+        again.identity().incarnation.get(),
+        2,
+        "who has an identity is known, whatever lies beside it"
+    );
+    assert_eq!(fs::read(parent.path().join("thesis.tex")).unwrap(), b"x");
+    for (name, word) in [
+        ("nsqd.dat", "stock nsqd"),
+        ("t:c.diskqueue.000000.dat", "stock nsqd"),
+        ("db", "db"),
+    ] {
+        let parent = tempfile::tempdir().unwrap();
+        fs::write(parent.path().join("thesis.tex"), "x").unwrap();
+        fs::write(parent.path().join(name), "x").unwrap();
+        let error = DataDirectory::open(&with_neighbours(parent.path())).unwrap_err();
+        assert!(
+            matches!(error, StorageError::Foreign { .. }) && error.to_string().contains(word),
+            "{error}"
+        );
+        assert_eq!(
+            fs::read_dir(parent.path()).unwrap().count(),
+            2,
+            "something was written into it"
+        );
+    }
+}
+
+#[test]
 fn a_start_that_died_before_the_identity_was_written_can_be_repeated() {
     let parent = tempfile::tempdir().unwrap();
     fs::write(parent.path().join(LOCK_FILE), "1\n").unwrap();

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use super::files::DurableMark;
 use super::report::{Finding, NodeReport, Place};
 use crate::directory::{
-    DATABASE_FOLDER, DirectoryLock, Found, IDENTITY_FILE, Identity, LOCK_FILE, SYNCED_FILE, located, refuse_foreign,
+    DATABASE_FOLDER, DirectoryLock, Found, IDENTITY_FILE, Identity, LOCK_FILE, Neighbours, SYNCED_FILE, located,
+    refuse_foreign,
 };
 use crate::error::StorageError;
 use crate::janitor::SyncedMark;
@@ -123,7 +124,7 @@ pub(crate) fn mark_of(directory: &Path) -> Result<Option<DurableMark>, Finding> 
 }
 
 fn refuse_strange(path: &Path) -> Result<(), StorageError> {
-    match refuse_foreign(path)? {
+    match refuse_foreign(path, Neighbours::Refused)? {
         Found::Ours => Ok(()),
         Found::Nothing => Err(StorageError::Foreign {
             path: path.into(),

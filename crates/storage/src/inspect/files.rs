@@ -46,6 +46,8 @@ pub(crate) struct FileCheck {
     pub(crate) notes: Vec<Finding>,
     /// What the manifest says; `None` if there is no telling.
     pub(crate) version: Option<Version>,
+    /// The manifest is damaged: the database's own reader may not come to an end of it.
+    pub(crate) manifest_is_damaged: bool,
     pub(crate) logs: Vec<LogCheck>,
     pub(crate) tables: u64,
     pub(crate) blobs: u64,
@@ -158,6 +160,7 @@ fn current_version(
     let name = format!("{named}/MANIFEST-{number:06}");
     let manifest = manifest::read(&folder.join(format!("MANIFEST-{number:06}")), number)?;
     check.bytes += manifest.scan.file_bytes;
+    check.manifest_is_damaged = !manifest.scan.damage.is_empty();
     for damage in &manifest.scan.damage {
         check.damaged(&name, damage.offset, &damage.what);
     }

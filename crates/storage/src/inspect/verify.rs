@@ -70,7 +70,12 @@ pub fn verify(
     };
     report.findings.extend(check.findings);
     report.notes.extend(check.notes);
-    if let Some(version) = &check.version {
+    if check.manifest_is_damaged {
+        report.note(
+            Place::Database,
+            "not opened, because its manifest is damaged: groups were not checked",
+        );
+    } else if let Some(version) = &check.version {
         match Database::open(&folder, version) {
             Ok(database) => check_groups(&database, options, metadata, &mut report),
             Err(what) => report.find(Place::Database, format!("cannot be opened: {what}")),

@@ -71,6 +71,8 @@ impl RocksStore {
     /// synced cannot be read back; otherwise what the system says.
     pub fn open(options: StoreOptions) -> Result<Self, StorageError> {
         let directory = DataDirectory::open(&options)?;
+        // The database takes some damage at the end of its logs for the end itself, and would drop what was acknowledged.
+        crate::inspect::check_before_recovery(&options.directory)?;
         let watched = Watched::new(&directory, &options)?;
         let database = Arc::new(Database::open(&directory.database(), &options)?);
         let markers = database.reader()?.groups()?;

@@ -218,6 +218,10 @@ fn a_start_is_warned_of_a_log_that_recovery_would_end_early() {
         Err(StorageError::Corrupt { what, .. }) => assert!(what.contains(&name), "{what}"),
         other => panic!("{other:?}"),
     }
+    match RocksStore::open(node::options(dir.path())) {
+        Err(StorageError::Corrupt { what, .. }) => assert!(what.contains(&name), "{what}"),
+        other => panic!("a store starts with less than was acknowledged: {other:?}"),
+    }
     // What a crash leaves behind is no reason to refuse.
     fs::write(&log, [&good[..], &good[..12]].concat()).unwrap();
     check_before_recovery(dir.path()).unwrap();

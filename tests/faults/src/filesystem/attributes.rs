@@ -88,6 +88,8 @@ impl Filesystem {
             attributes.blocks = content.len().div_ceil(512);
             attributes.mtime = content.mtime;
             attributes.ctime = attributes.ctime.max(content.mtime);
+            drop(content);
+            self.0.still_on()?;
         }
         Ok(attributes)
     }

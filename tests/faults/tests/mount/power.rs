@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
@@ -133,6 +134,51 @@ fn what_several_writers_were_answered_is_there_after_each_crash() {
                 assert!(numbers.len() as u64 >= answered.load(SeqCst));
                 assert!(numbers.len() >= 20, "the writers came nowhere in a minute");
             }
+        }
+    });
+}
+
+/// A process that goes on for a moment must meet errors only: what a disk without power seems to hold is no disk's answer.
+#[test]
+fn nobody_sees_what_a_power_cut_has_taken_before_the_power_is_back() {
+    const BYTES: usize = 100_000;
+    on(ordered(), |bed| {
+        for round in 0..300 {
+            let name = format!("f{round}");
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(bed.path(&name))
+                .unwrap();
+            sync_directory(bed.fs().path());
+            (&file).write_all(&[1; BYTES]).unwrap();
+            let cut = CrashOptions {
+                keep: KeepOps::None,
+                stay_down: true,
+            };
+            std::thread::scope(|scope| {
+                let look = || {
+                    let mut all = vec![0; BYTES];
+                    loop {
+                        match file.metadata() {
+                            Ok(found) => assert_eq!(found.len(), BYTES as u64, "round {round}"),
+                            Err(error) => break assert_eq!(error.raw_os_error(), Some(libc::EIO)),
+                        }
+                        match file.read_at(&mut all, 0) {
+                            Ok(count) => assert!(count == BYTES && all.iter().all(|byte| *byte == 1), "round {round}"),
+                            Err(error) => break assert_eq!(error.raw_os_error(), Some(libc::EIO)),
+                        }
+                    }
+                };
+                let looking = [scope.spawn(look), scope.spawn(look)];
+                bed.fs().crash_with(cut).unwrap();
+                for thread in looking {
+                    thread.join().unwrap();
+                }
+            });
+            bed.crash();
+            assert_eq!(bed.read(&name), b"", "round {round}: nothing of it was synced");
         }
     });
 }

@@ -272,18 +272,18 @@ fn finished_numbers_survive_refusals() {
     pipeline.finish(FIRST, Seq::new(3), NOW);
     let _answer = publish(&mut pipeline, &["a"]);
     let ticket = next(&mut pipeline).ticket;
-    assert_eq!(pipeline.settling(FIRST), 1);
+    assert_eq!(pipeline.finishing(FIRST), 1);
     pipeline.finish(FIRST, Seq::new(4), NOW);
     pipeline.refused(ticket, NOW);
     pipeline.settle(Seq::new(1));
-    assert_eq!(pipeline.settling(FIRST), 2);
+    assert_eq!(pipeline.finishing(FIRST), 2);
     let events = contents(next_at(&mut pipeline, NOW + REFUSAL_PAUSE).unwrap()).1;
     let [Event::Finish { ranges, .. }] = &events[..] else {
         panic!("{events:?}")
     };
     assert_eq!((ranges[0].first().get(), ranges[0].last().get()), (3, 4));
     pipeline.accepted(Seq::new(1));
-    assert_eq!(pipeline.settling(FIRST), 0);
+    assert_eq!(pipeline.finishing(FIRST), 0);
 }
 
 #[test]
@@ -415,7 +415,7 @@ fn the_end_of_a_leadership_answers_everybody() {
     for mut answer in commands {
         assert_eq!(answer.try_recv(), Ok(Err(AdminError::TopicNotFound)));
     }
-    assert_eq!((pipeline.settling(FIRST), pipeline.ready_at(8)), (0, None));
+    assert_eq!((pipeline.finishing(FIRST), pipeline.ready_at(8)), (0, None));
     pipeline.start(Seq::new(9));
     let _answer = publish(&mut pipeline, &["c"]);
     let ready = next_at(&mut pipeline, at_ms(0)).unwrap();

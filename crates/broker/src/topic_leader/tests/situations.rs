@@ -11,6 +11,7 @@ use super::channel;
 use super::consumers::Consumer;
 use super::group::{GroupEvent, ME};
 use super::history::History;
+use crate::latency::{LatencySettings, Quantile};
 use crate::leases::LeaseEvent;
 use crate::stats::ChannelStats;
 use crate::subscription::SubscriptionId;
@@ -274,6 +275,30 @@ fn a_fin_of_an_earlier_leadership_takes_the_message_out_of_the_queue() {
 }
 
 #[test]
+fn what_is_on_its_way_back_is_in_the_stats() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 3);
+    publish(&mut history, 3);
+    assert_eq!(take(&mut history, id), [1, 2, 3]);
+    history.ready(id, 0);
+    let consumer = history.consumers.get_mut(&id).expect("a consumer of the test");
+    let events = vec![
+        consumer.finish(Seq::new(1)),
+        consumer.requeue(Seq::new(2), 0),
+        consumer.requeue(Seq::new(3), 1000),
+    ];
+    history.lease_events(events);
+    let counts = |history: &mut History| {
+        let stats = stats_of(history, "ledger").expect("the channel is there");
+        (stats.depth, stats.deferred_count, stats.in_flight_count)
+    };
+    assert_eq!(counts(&mut history), (1, 1, 0), "before it is proposed");
+    history.step();
+    assert_eq!(counts(&mut history), (1, 1, 0), "while it is under way");
+    rest(&mut history);
+    assert_eq!(counts(&mut history), (1, 1, 0), "when it is applied");
+}
+
+#[test]
 fn what_a_lost_consumer_held_runs_out_at_a_step_whoever_else_leaves() {
     let (mut history, lost) = leading(LeaderLimits::default(), WINDOW, 1);
     let holds = subscribe(&mut history, "ledger", 1);
@@ -463,4 +488,52 @@ fn the_end_of_a_topic_is_reported_with_its_last_number() {
     history.elect(ME);
     history.settle();
     assert_eq!(history.deleted, Some(Seq::new(3)));
+}
+
+#[test]
+fn what_is_finished_by_its_holder_is_measured_from_its_publish() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 3);
+    assert_eq!(
+        stats_of(&mut history, "ledger").expect("a channel").latency,
+        None,
+        "not asked for"
+    );
+    let quantiles = [1.0, 0.01].map(|share| Quantile::new(share).expect("a share"));
+    history.leader.set_latency(Some(LatencySettings {
+        quantiles: quantiles.to_vec(),
+        window: Duration::from_secs(600),
+    }));
+    let other = subscribe(&mut history, "other", 0);
+    publish(&mut history, 3);
+    assert_eq!(take(&mut history, id), [1, 2, 3]);
+    let clock = |history: &History| {
+        history
+            .leader
+            .leading
+            .as_ref()
+            .expect("leading")
+            .clock(history.now)
+            .get()
+    };
+    let published_at = super::message("x".to_owned()).published_at.get();
+    let mut taken = Vec::new();
+    for seq in [1, 2] {
+        history.now = history.now + Duration::from_secs(3);
+        taken.push(clock(&history).saturating_sub(published_at) as f64);
+        finish(&mut history, id, seq);
+    }
+    requeue(&mut history, id, 3, 0);
+    let stats = history.stats().expect("a leader answers");
+    let measured = stats.channels[0].latency.clone().expect("asked for");
+    let nanos: Vec<f64> = measured.percentiles.iter().map(|percentile| percentile.nanos).collect();
+    assert_eq!(measured.count, 2, "neither what was requeued nor what waits");
+    for (found, wanted) in nanos.iter().zip([taken[1], taken[0]]) {
+        assert!(
+            (found - wanted).abs() <= 0.011 * wanted,
+            "{nanos:?} instead of {taken:?}"
+        );
+    }
+    assert_eq!(stats.channels[1].latency.as_ref().map(|latency| latency.count), Some(0));
+    assert_eq!(stats.latency, Some(measured), "the topic is all its channels");
+    history.disconnect(other);
 }

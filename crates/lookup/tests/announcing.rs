@@ -1,0 +1,174 @@
+//! A node that registers with lookup services elsewhere.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nsquorum_broker::{AdminAction, Broker, BrokerConfig};
+use nsquorum_consensus::{ClusterNode, ConsensusOptions, NodeIdentity};
+use nsquorum_environment::Environment;
+use nsquorum_http::StopSource;
+use nsquorum_lookup::{Announcer, Lifetimes, LookupService, LookupSettings, ProducerDescription};
+use nsquorum_protocol::TopicName;
+use nsquorum_storage::{Durability, MemoryStore, SpaceState};
+use nsquorum_topic::{NodeId, NodeIncarnation};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// For hanging, not for slowness.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn node() -> Broker {
+    let environment = Environment::system();
+    let broker = Broker::new(BrokerConfig {
+        latency: None,
+        environment: environment.clone(),
+        publish_bytes_max: 1 << 20,
+        tail_bytes_max: 1 << 20,
+        space: Arc::new(|| SpaceState::Ok),
+    });
+    let options = ConsensusOptions {
+        store: MemoryStore::new(Durability::Immediate),
+        environment,
+        identity: NodeIdentity {
+            node: NodeId::new(1),
+            incarnation: NodeIncarnation::new(1),
+        },
+        checkpoint_bytes: 1 << 20,
+    };
+    let cluster = ClusterNode::start(options, Arc::new(broker.clone())).await.unwrap();
+    broker.connect(Arc::new(cluster));
+    broker
+}
+
+struct Lookup {
+    tcp: SocketAddr,
+    http: SocketAddr,
+    stop: StopSource,
+    task: JoinHandle<()>,
+}
+
+impl Lookup {
+    fn start(tcp: &str) -> Self {
+        let settings = LookupSettings {
+            tcp_address: tcp.parse().unwrap(),
+            http_address: "127.0.0.1:0".parse().unwrap(),
+            broadcast_address: "127.0.0.1".into(),
+            hostname: "lookup1".into(),
+            version: "1.3.0".into(),
+            lifetimes: Lifetimes::default(),
+        };
+        let service = LookupService::bind(settings).unwrap();
+        let (stop, stopped) = StopSource::new();
+        Self {
+            tcp: service.tcp_address(),
+            http: service.http_address(),
+            stop,
+            task: tokio::spawn(service.run(Environment::system(), stopped)),
+        }
+    }
+
+    async fn end(self) {
+        self.stop.stop();
+        self.task.await.unwrap();
+    }
+
+    async fn until(&self, path: &str, holds: impl Fn(&Value) -> bool) {
+        let mut last = Value::Null;
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while !holds(&last) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                last = get(self.http, path).await;
+            }
+        });
+        assert!(waited.await.is_ok(), "{path} stays {last}");
+    }
+
+    async fn until_node_holds(&self, topics: &[&str]) {
+        self.until("/nodes", |answer| answer["producers"][0]["topics"] == json!(topics))
+            .await;
+    }
+}
+
+async fn get(at: SocketAddr, path: &str) -> Value {
+    let mut socket = TcpStream::connect(at).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+fn topic(name: &str) -> TopicName {
+    name.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_node_is_registered_with_what_it_holds_wherever_it_is_told_to() {
+    let broker = node().await;
+    broker.create_topic(&topic("orders")).await.unwrap();
+    let lookup = Lookup::start("127.0.0.1:0");
+    let (addresses, watched) = watch::channel(vec![lookup.tcp.to_string()]);
+    let announcer = Announcer::new(watched);
+    let description = ProducerDescription {
+        remote_address: String::new(),
+        hostname: "h1".into(),
+        broadcast_address: "n1".into(),
+        tcp_port: 4150,
+        http_port: 4151,
+        version: "1.3.0".into(),
+        topology_zone: "z".into(),
+        topology_region: String::new(),
+    };
+    let (stop, stopped) = StopSource::new();
+    let running = tokio::spawn(announcer.run(broker.held_topics().unwrap(), description, stopped));
+    lookup.until_node_holds(&["orders"]).await;
+    assert_eq!(announcer.http_addresses(), [lookup.http.to_string()]);
+    let producer = get(lookup.http, "/lookup?topic=orders").await["producers"][0].take();
+    let said = ["broadcast_address", "tcp_port", "topology_zone"].map(|key| producer[key].clone());
+    assert_eq!(said, [json!("n1"), json!(4150), json!("z")]);
+
+    for channel in ["a", "b"] {
+        let create = AdminAction::CreateChannel(channel.parse().unwrap());
+        broker.administer(&topic("orders"), create).await.unwrap();
+    }
+    let debug = |key: &'static str| move |answer: &Value| answer.get(key).is_some();
+    lookup.until("/debug", debug("channel:orders:b")).await;
+    let delete = AdminAction::DeleteChannel("a".parse().unwrap());
+    broker.administer(&topic("orders"), delete).await.unwrap();
+    lookup
+        .until("/debug", |answer| !debug("channel:orders:a")(answer))
+        .await;
+    broker.create_topic(&topic("bills")).await.unwrap();
+    lookup.until_node_holds(&["bills", "orders"]).await;
+    broker
+        .administer(&topic("orders"), AdminAction::DeleteTopic)
+        .await
+        .unwrap();
+    lookup.until_node_holds(&["bills"]).await;
+    lookup
+        .until("/debug", |answer| !debug("channel:orders:b")(answer))
+        .await;
+
+    // It forgets everything, and is told again.
+    let tcp = lookup.tcp.to_string();
+    lookup.end().await;
+    let lookup = Lookup::start(&tcp);
+    lookup.until_node_holds(&["bills"]).await;
+
+    let other = Lookup::start("127.0.0.1:0");
+    addresses.send_replace(vec![other.tcp.to_string(), other.tcp.to_string()]);
+    other.until_node_holds(&["bills"]).await;
+    lookup.until("/nodes", |answer| answer["producers"] == json!([])).await;
+    assert_eq!(
+        get(other.http, "/nodes").await["producers"].as_array().unwrap().len(),
+        1
+    );
+    stop.stop();
+    running.await.unwrap();
+    other.until("/nodes", |answer| answer["producers"] == json!([])).await;
+}
