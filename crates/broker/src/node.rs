@@ -205,15 +205,17 @@ impl Broker {
         self.publish_for(topic, None, messages, admitted)
     }
 
-    /// The same for one channel of the topic: the others are done with the messages when they are stored. That is not one step: if the leader's
-    /// node dies within the few milliseconds in between, the others get them too. Refused while the topic is paused, or has no such channel.
+    /// The same for one channel of the topic: the others are done with the messages when they are stored. That is not one step: if the topic's leader
+    /// changes in between, the others may get them too. Refused while the topic is paused, or has no such channel. Delays do not count.
     pub fn publish_to_channel(
         &self,
         topic: &TopicName,
         channel: ChannelName,
-        messages: Vec<NewMessage>,
+        mut messages: Vec<NewMessage>,
         admitted: Option<Admitted>,
     ) -> PublishTicket {
+        // What is deferred comes another way than by reading, and could come before it is known that a channel is done with it.
+        messages.iter_mut().for_each(|message| message.defer_ms = 0);
         self.publish_for(topic, Some(channel), messages, admitted)
     }
 

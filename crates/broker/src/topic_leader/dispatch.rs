@@ -223,7 +223,16 @@ impl Dispatch {
     }
 
     /// The channel is done with numbers that it has not read: reading stops before them until that is in the log.
-    pub(super) fn pass_over(&mut self, range: SeqRange) {
+    pub(super) fn pass_over(&mut self, range: SeqRange, state: &TopicState) {
+        // A channel that nobody serves does not read, and its ranges would only become more.
+        let unfinished_below = |end| {
+            let channel = state.channel(self.channel);
+            channel.map_or(0, |channel| channel.unfinished_below(end))
+        };
+        let is_done = |range: &SeqRange| unfinished_below(range.last().next()) == unfinished_below(range.first());
+        while self.passed_over.front().is_some_and(is_done) {
+            self.passed_over.pop_front();
+        }
         match self.passed_over.back_mut() {
             Some(last) if last.last().next() == range.first() => {
                 *last = SeqRange::new(last.first(), range.last()).expect("the range grows upwards");
@@ -231,6 +240,12 @@ impl Dispatch {
             _ => self.passed_over.push_back(range),
         }
         self.raise_horizon(self.horizon.max(range.last().next()));
+    }
+
+    /// How many ranges are to be passed over, as far as is known here.
+    #[cfg(test)]
+    pub(super) fn passed_over_ranges(&self) -> usize {
+        self.passed_over.len()
     }
 
     /// The first number that reading still needs.

@@ -453,7 +453,7 @@ impl TopicLeader {
         }
         if let Some(only) = &publish.only {
             let state = self.leading.as_ref().map(|leading| &leading.state);
-            if state.is_some_and(|state| state.paused_at().is_some()) {
+            if state.is_some_and(|state| state.paused_at().is_some()) || self.pipeline.is_pausing() {
                 return Some(PublishError::TopicPaused);
             }
             if state.is_some_and(|state| state.channel_by_name(only).is_none()) {
@@ -530,10 +530,12 @@ impl TopicLeader {
                 } else {
                     Vec::new()
                 };
-                self.effects(&accepted);
+                self.add_channels(&accepted);
+                // Before anything is delivered, which the effects may bring about.
                 for (range, only) in for_one_channel {
                     self.finish_on_others(range, &only);
                 }
+                self.effects(&accepted);
             }
             Applied::Void(reason) => {
                 tracing::warn!(topic = %self.name, index = header.index.get(), %reason, "a void batch");
@@ -549,18 +551,13 @@ impl TopicLeader {
 
     /// Messages for one channel have reached all of them: the others are done with these, and wait until that is in the log.
     fn finish_on_others(&mut self, range: SeqRange, only: &ChannelName) {
-        let Some(leading) = &mut self.leading else { return };
-        if range.last() >= leading.state.readable_end() {
-            // Paused by a command that overtook the publish. Nobody can be done with what has not left the topic: better twice than never.
-            tracing::warn!(topic = %self.name, %range, %only, "messages for one channel go to all: the topic was paused meanwhile");
+        let Some(Leading { state, dispatches, .. }) = &mut self.leading else {
             return;
-        }
-        for (channel, dispatch) in leading
-            .dispatches
-            .iter_mut()
-            .filter(|(_, dispatch)| dispatch.name != *only)
-        {
-            dispatch.pass_over(range);
+        };
+        // Nobody can be done with what has not left the topic. The pipeline lets no pause get before them.
+        debug_assert!(range.last() < state.readable_end(), "held back by a pause");
+        for (channel, dispatch) in dispatches.iter_mut().filter(|(_, dispatch)| dispatch.name != *only) {
+            dispatch.pass_over(range, state);
             for seq in range.first().get()..=range.last().get() {
                 self.pipeline.finish(*channel, Seq::new(seq), self.stepped_at);
             }
@@ -568,24 +565,32 @@ impl TopicLeader {
         self.pipeline.hurry();
     }
 
+    fn add_channels(&mut self, accepted: &Accepted) {
+        let Some(Leading { state, dispatches, .. }) = &mut self.leading else {
+            return;
+        };
+        for effect in &accepted.effects {
+            if let Effect::ChannelCreated {
+                channel,
+                existed: false,
+                ..
+            } = effect
+                // An effect later in the same batch may have deleted it again.
+                && let Some(created) = state.channel(*channel)
+            {
+                dispatches.insert(*channel, Dispatch::new(created, state));
+            }
+        }
+    }
+
     fn effects(&mut self, accepted: &Accepted) {
         for effect in &accepted.effects {
             let Some(leading) = &mut self.leading else { return };
             match effect {
-                Effect::ChannelCreated {
-                    name, channel, existed, ..
-                } => {
-                    let (name, channel, existed) = (name.clone(), *channel, *existed);
-                    if !existed {
-                        // An effect later in the same batch may have deleted it again.
-                        let Some(created) = leading.state.channel(channel) else {
-                            continue;
-                        };
-                        leading
-                            .dispatches
-                            .insert(channel, Dispatch::new(created, &leading.state));
+                Effect::ChannelCreated { name, channel, .. } => {
+                    if leading.dispatches.contains_key(channel) {
+                        self.attach_waiting(name, *channel);
                     }
-                    self.attach_waiting(&name, channel);
                 }
                 Effect::ChannelDeleted { channel, .. } => {
                     leading.dispatches.remove(channel);
