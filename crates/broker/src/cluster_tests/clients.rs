@@ -267,7 +267,12 @@ impl Clients {
             loop {
                 match consumer.deliveries.try_recv() {
                     Ok(SubscriptionEvent::Deliver(delivery)) => {
-                        ledger.delivered(&delivery, consumer.channel, self.process, stored_in[&delivery.token.seq]);
+                        ledger.delivered(
+                            &delivery,
+                            consumer.channel,
+                            self.process,
+                            stored_in[&delivery.token.seq],
+                        );
                         consumer.table.delivered(&delivery, now);
                         consumer.held.insert(delivery.token.seq, delivery);
                     }

@@ -484,7 +484,12 @@ impl History {
     /// All consumers may have gone in good order, on every node: what is published after that waits for the next one, for ever.
     fn leave_somebody_to_consume(&mut self) {
         for channel in CHANNELS {
-            let is_served = |node: &Node| node.clients.consumers.iter().any(|consumer| consumer.channel == channel);
+            let is_served = |node: &Node| {
+                node.clients
+                    .consumers
+                    .iter()
+                    .any(|consumer| consumer.channel == channel)
+            };
             if !self.nodes.values().any(is_served) {
                 self.census.deserted += 1;
                 let node = NODES[self.dice.below(3) as usize];

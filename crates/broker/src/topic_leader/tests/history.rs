@@ -75,7 +75,9 @@ impl History {
             upheaval: dice.pick(&[60, 200, 1_000_000]).expect("not empty"),
             administration: dice.pick(&[12, 40, 300]).expect("not empty"),
             // Dice of its own, and not in every history: what the kept seeds are kept for goes on happening.
-            one_channel: Dice::new(!seed).pick(&[None, None, Some(2), Some(8)]).expect("not empty"),
+            one_channel: Dice::new(!seed)
+                .pick(&[None, None, Some(2), Some(8)])
+                .expect("not empty"),
             window_bytes_max: dice.pick(&[0, 1_000, 20_000, 4 << 20]).expect("not empty"),
         };
         Self::with(dice, limits, bias)

@@ -219,7 +219,10 @@ impl Model {
             for channel in others.map(Channel::incarnation) {
                 self.seen.passed_over += 1;
                 self.passed_over.insert((channel, message.seq));
-                let model = leadership.channels.get_mut(&channel).expect("the model has every channel");
+                let model = leadership
+                    .channels
+                    .get_mut(&channel)
+                    .expect("the model has every channel");
                 model.statuses.insert(message.seq, Status::PassedOver);
             }
         }
@@ -599,7 +602,11 @@ impl ChannelModel {
         let end = stop.unwrap_or(topic.readable_end());
         // What came back to the tail waits until reading is there.
         let is_in_reach = |status: &Status| match status {
-            Status::Queued { not_before: None, place, .. } => stop.is_none_or(|stop| place.0 <= stop),
+            Status::Queued {
+                not_before: None,
+                place,
+                ..
+            } => stop.is_none_or(|stop| place.0 <= stop),
             Status::Queued { .. } | Status::Deferred { .. } => stop.is_none(),
             _ => true,
         };

@@ -557,7 +557,10 @@ fn what_is_for_one_channel_is_not_held_back_for_all_by_a_pause_that_comes_at_the
     history.settle();
     assert_eq!(history.publishers.refused.len(), 1, "after the pause");
     publish(&mut history, 1);
-    assert_eq!((take(&mut history, id), take(&mut history, other)), (vec![1, 2, 3], vec![3]));
+    assert_eq!(
+        (take(&mut history, id), take(&mut history, other)),
+        (vec![1, 2, 3], vec![3])
+    );
 }
 
 #[test]
