@@ -15,6 +15,7 @@ def main():
     arguments.add_argument("--binary", required=True, help="nsquorum")
     arguments.add_argument("--nsqd", required=True, type=pathlib.Path, help="stock nsqd; the other programs lie beside it")
     arguments.add_argument("--count", type=int, default=3000, help="messages of the larger topic (100,000 in full)")
+    arguments.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="of nsquorum")
     arguments.add_argument("--part", choices=("imports", "fleet"), help="only this")
     options = arguments.parse_args()
     if options.count < 300:

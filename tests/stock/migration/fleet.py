@@ -5,7 +5,7 @@ import pathlib
 import threading
 import time
 
-from nsq import Failed, Node, Process, our_node, stock_nsqd, wait_for
+from nsq import Failed, Node, Ours, Process, stock_nsqd, wait_for
 
 TOPIC = "orders"
 # What consumes; nothing consumes "archive", so its backlog can only be imported.
@@ -90,7 +90,7 @@ def run(options, folder, imports):
     traffic(options, producers, 1)
 
     # 1. Nodes of nsquorum, with all topics and channels before anybody publishes there.
-    new = our_node(options.binary, folder, imports.make(folder / "new"), "--broadcast-address=127.0.0.1")
+    new = Ours(options, folder, "new")
     new.post(f"/topic/create?topic={TOPIC}")
     for channel in CHANNELS:
         new.post(f"/channel/create?topic={TOPIC}&channel={channel}")
@@ -98,11 +98,10 @@ def run(options, folder, imports):
         raise Failed(f"channels: {new.channels(TOPIC)}")
 
     # 2. Consumers learn of both lookup services, one after the other.
-    our_lookup = new.said(r"lookup_http=(?:Some\()?([0-9.:]+)")
     for channel in CONSUMED:
         consumers[channel].stop()
-        consumers[channel] = Archiver(options, folder, channel, [lookupd.http, our_lookup])
-        wait_for(f"{channel} at all nodes", lambda channel=channel: all(clients(node)[channel] == 1 for node in (*old, new)))
+        consumers[channel] = Archiver(options, folder, channel, [lookupd.http, *new.lookups])
+        wait_for(f"{channel} at all nodes", lambda channel=channel: all(clients(node)[channel] == 1 for node in (*old, *new.nodes)))
     traffic(options, producers, 1)
 
     # 3. Producers move, one after the other.
@@ -145,7 +144,7 @@ def run(options, folder, imports):
     archived = imports.take_all(new, TOPIC, "archive")
     imports.compare(TOPIC, "archive", archived, collections.Counter({body.encode(): 1 for body in sent}))
     new.stop()
-    print(f"fleet: {sum(sent.values())} messages to {len(CHANNELS)} channels, {sum(left)} of them imported, again: {again}", flush=True)
+    print(f"fleet to {options.nodes}: {sum(sent.values())} messages to {len(CHANNELS)} channels, {sum(left)} of them imported, again: {again}", flush=True)
 
 
 def traffic(options, producers, share):

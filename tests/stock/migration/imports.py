@@ -10,7 +10,7 @@ import struct
 import subprocess
 import time
 
-from nsq import PATIENCE_S, Consumer, Failed, our_node, stock_nsqd, wait_for
+from nsq import PATIENCE_S, Consumer, Failed, Ours, stock_nsqd, wait_for
 
 
 def mpub(node, topic, bodies):
@@ -92,11 +92,15 @@ def run_import(options, node, data_path, *flags, code="as its files"):
     """Exit code 0, or 72 where nsqd itself has set files aside: it does that too with files that it has read to their ends."""
     if code == "as its files":
         code = 72 if list(data_path.glob("*.bad")) else 0
-    command = [options.binary, "import", data_path, "--nsqd-http-address", node.http, *flags]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(import_command(options, node, data_path, *flags), capture_output=True, text=True, timeout=600)
     if code is not None and done.returncode != code:
         raise Failed(f"import ended with {done.returncode} instead of {code}: {done.stdout}{done.stderr}")
     return done.stdout
+
+
+def import_command(options, node, data_path, *flags):
+    addresses = [f"--nsqd-http-address={one.http}" for one in node.nodes]
+    return [str(part) for part in (options.binary, "import", data_path, *addresses, *flags)]
 
 
 def take_all(node, topic, channel):
@@ -147,7 +151,7 @@ def check(options, node, expected):
 def clean_exit(options, folder, name, *flags):
     """SIGTERM: everything that was in memory is in the files. A refused import of one in use, a dry run, the import, and one more."""
     source, data_path, consumer, expected = write_data_path(options, folder, name, *flags)
-    node = our_node(options.binary, folder, make(folder / f"ours-{name}"))
+    node = Ours(options, folder, f"ours-{name}")
     run_import(options, node, data_path, code=73)
     source.stop()
     consumer.close()
@@ -178,7 +182,7 @@ def crash_and_torn_tail(options, folder):
     whole = files[-1].read_bytes()
     files[-1].write_bytes(whole[:-5])
     after = records(data_path)
-    node = our_node(options.binary, folder, make(folder / "ours-crashed"))
+    node = Ours(options, folder, "ours-crashed")
     said = run_import(options, node, data_path, code=None)
     if before["orders:ledger"] != after["orders:ledger"] + 1 or "orders:ledger: torn tail" not in said:
         raise Failed(f"the torn tail is not named: {said}")
@@ -194,13 +198,13 @@ def interrupted(options, folder):
     source, data_path, consumer, expected = write_data_path(options, folder, "interrupted")
     source.stop()
     consumer.close()
-    node = our_node(options.binary, folder, make(folder / "ours-interrupted"))
-    command = [options.binary, "import", data_path, "--nsqd-http-address", node.http]
+    node = Ours(options, folder, "ours-interrupted")
+    command = import_command(options, node, data_path)
     progress = data_path / "nsquorum-import.json"
     kills = 0
     while True:
         before = progress.read_bytes() if progress.exists() else b""
-        process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         # Killed as soon as one more batch is noted.
         wait_for("progress", lambda: process.poll() is not None or (progress.exists() and progress.read_bytes() != before), 0.001)
         if process.poll() is not None:
@@ -229,6 +233,37 @@ def interrupted(options, folder):
         raise Failed(f"{surplus} messages came twice in {kills} kills")
     node.stop()
     print(f"interrupted: {kills} kills, {surplus} of {total} messages twice", flush=True)
+
+
+def leader_dies(options, folder):
+    """The node that leads the topic is killed during the import: nothing is lost, and what comes on channels that had not had it is of few requests."""
+    source, data_path, consumer, expected = write_data_path(options, folder, "leaderless")
+    source.stop()
+    consumer.close()
+    nodes = Ours(options, folder, "ours-leaderless")
+    progress = data_path / "nsquorum-import.json"
+    process = subprocess.Popen(import_command(options, nodes, data_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for("progress", lambda: process.poll() is not None or (progress.exists() and "orders" in progress.read_text()), 0.001)
+    nodes.kill_leader_of("orders")
+    was_running = process.poll() is None
+    said, complaints = process.communicate(timeout=600)
+    code = 72 if list(data_path.glob("*.bad")) else 0
+    total = sum(sum(counter.values()) for counter in expected.values())
+    if process.returncode != code or f"imported: {total} messages" not in said:
+        raise Failed(f"ended with {process.returncode}: {said}{complaints}")
+    nodes.post("/topic/unpause?topic=held")
+    nodes.post("/channel/unpause?topic=orders&channel=paused")
+    surplus = 0
+    for (topic, channel), counter in expected.items():
+        seen = take_all(nodes, topic, channel)
+        if lost := counter - seen:
+            raise Failed(f"{topic}:{channel}: lost {list(lost)[:3]} ({sum(lost.values())})")
+        surplus += sum((seen - counter).values())
+    # Of one request that was under way each channel may get everything, and its own may come twice.
+    if surplus > 5 * 1000:
+        raise Failed(f"{surplus} messages too many")
+    nodes.stop()
+    print(f"leader killed{'' if was_running else ' too late'}: {surplus} of {total} messages too many", flush=True)
 
 
 def records(data_path):
@@ -269,3 +304,5 @@ def run(options, folder):
     clean_exit(options, folder, "on-disk", "--mem-queue-size=0")
     crash_and_torn_tail(options, folder)
     interrupted(options, folder)
+    if options.nodes > 1:
+        leader_dies(options, folder)

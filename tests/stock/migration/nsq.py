@@ -7,9 +7,14 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import totals
 
 PATIENCE_S = 60
 
@@ -70,12 +75,8 @@ class Process:
         self.process.wait(PATIENCE_S)
 
 
-class Node(Process):
-    """A stock nsqd, or ours."""
-
-    def __init__(self, name, command, folder, tcp, http):
-        super().__init__(name, command, folder)
-        self.tcp, self.http = self.said(tcp), self.said(http)
+class Speaks:
+    """Whatever answers nsqd's HTTP requests at `http`."""
 
     def post(self, path, body=b""):
         request = urllib.request.Request(f"http://{self.http}{path}", data=body, method="POST")
@@ -92,25 +93,102 @@ class Node(Process):
         return {}
 
 
+class Node(Process, Speaks):
+    """A stock program whose log says where it listens."""
+
+    def __init__(self, name, command, folder, tcp, http):
+        super().__init__(name, command, folder)
+        self.tcp, self.http = self.said(tcp), self.said(http)
+
+
+class OurNode(Process, Speaks):
+    """A node of nsquorum, which may wait for others before it serves."""
+
+    def __init__(self, binary, folder, data_path, *flags):
+        name = f"nsquorum-{data_path.name}"
+        self.ports = pathlib.Path(folder) / f"{name}.ports"
+        self.ports.unlink(missing_ok=True)
+        addresses = [f"--{what}-address=127.0.0.1:0" for what in ("tcp", "http", "lookup-http")]
+        command = [binary, "serve", f"--data-path={data_path}", f"--ports-file={self.ports}", "--lookup-tcp-address="]
+        super().__init__(name, [*command, "--broadcast-address=127.0.0.1", *addresses, *flags], folder)
+
+    def serves(self):
+        """Returns when it does."""
+
+        def look():
+            if self.process.poll() is not None:
+                raise Failed(f"{self.name} has ended: {self.text()[-2000:]}")
+            return self.ports.exists() and json.loads(self.ports.read_text())
+
+        found = wait_for(f"{self.name} to listen", look)
+        self.tcp, self.http, self.lookup = found["tcp"], found["http"], found["lookup_http"]
+
+        def is_ready():
+            try:
+                return urllib.request.urlopen(f"http://{self.http}/ping", timeout=PATIENCE_S).status == 200
+            except urllib.error.HTTPError:
+                return False
+
+        wait_for("/ping", is_ready)
+
+
+class Ours(Speaks):
+    """One node of nsquorum, or a cluster: the first node is spoken to, and all are counted."""
+
+    def __init__(self, options, folder, name):
+        data_paths = [pathlib.Path(folder) / f"{name}-{number}" for number in range(options.nodes)]
+        for data_path in data_paths:
+            data_path.mkdir()
+        peers = free_addresses(len(data_paths))
+        seeds = f"--cluster-seeds={','.join(peers)}"
+        cluster = [(seeds, f"--peer-address={peer}") for peer in peers] if len(peers) > 1 else [()]
+        self.nodes = [OurNode(options.binary, folder, data_path, *flags) for data_path, flags in zip(data_paths, cluster)]
+        for node in self.nodes:
+            node.serves()
+        self.lookups = [node.lookup for node in self.nodes]
+
+    @property
+    def tcp(self):
+        return self.nodes[0].tcp
+
+    @property
+    def http(self):
+        return self.nodes[0].http
+
+    def stats(self):
+        first, *others = (node.stats() for node in self.nodes)
+        return totals.added_up(first, others)
+
+    def kill_leader_of(self, topic):
+        """Only the leader's node shows counts."""
+
+        def leader():
+            counts = [found["message_count"] for node in self.nodes for found in node.stats()["topics"] if found["topic_name"] == topic]
+            return len(counts) == len(self.nodes) and any(counts) and self.nodes[counts.index(max(counts))]
+
+        node = wait_for(f"a leader of {topic}", leader)
+        node.stop(signal.SIGKILL)
+        self.nodes.remove(node)
+
+    def stop(self):
+        for node in self.nodes:
+            node.process.terminate()
+        for node in self.nodes:
+            node.stop()
+
+
+def free_addresses(count):
+    reserved = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in reserved]
+    for one in reserved:
+        one.close()
+    return addresses
+
+
 def stock_nsqd(binary, folder, data_path, *flags):
     command = [binary, "--data-path", data_path, "--tcp-address=127.0.0.1:0", "--http-address=127.0.0.1:0", *flags]
     name = f"nsqd-{pathlib.Path(data_path).name}"
     return Node(name, command, folder, r"TCP: listening on (\S+)", r"HTTP: listening on (\S+)")
-
-
-def our_node(binary, folder, data_path, *flags):
-    addresses = [f"--{what}-address=127.0.0.1:0" for what in ("tcp", "http", "lookup-http", "https")]
-    command = [binary, "serve", "--data-path", data_path, *addresses, *flags]
-    node = Node(f"nsquorum-{pathlib.Path(data_path).name}", command, folder, r"listening tcp=(\S+)", r"listening tcp=\S+ http=(\S+)")
-
-    def is_ready():
-        try:
-            return urllib.request.urlopen(f"http://{node.http}/ping", timeout=PATIENCE_S).status == 200
-        except urllib.error.HTTPError:
-            return False
-
-    wait_for("/ping", is_ready)
-    return node
 
 
 class Consumer:
