@@ -10,7 +10,7 @@ use nsquorum_protocol::{ChannelName, TopicName};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::{Finding, Queue};
+use crate::{Finding, Position, Queue};
 
 /// The largest `nsqd.dat` that is read: names are short, and a million of them would be a tenth of it.
 const NSQD_DAT_BYTES_MAX: u64 = 1 << 30;
@@ -33,6 +33,16 @@ pub enum DataPathError {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+    },
+    /// A message is longer than the reader was told that messages are. Nothing behind it was read.
+    #[error("{path}: the message at {at} has {bytes} bytes, which is more than --max-msg-size: give that of the nsqd")]
+    MessageTooLong {
+        /// The file.
+        path: PathBuf,
+        /// Where the message begins.
+        at: Position,
+        /// The length of its body.
+        bytes: u64,
     },
     /// The disk, or permissions.
     #[error("cannot read {path}: {error}")]
@@ -183,7 +193,8 @@ impl DataPath {
         let listed = self.queues.get(&text).cloned().unwrap_or_default();
         let metadata = if listed.has_metadata {
             let path = self.directory.join(format!("{text}.diskqueue.meta.dat"));
-            Some(read_text(&path, METADATA_BYTES_MAX).map_err(|error| DataPathError::io(&path, error))?)
+            let bytes = read(&path, METADATA_BYTES_MAX).map_err(|error| DataPathError::io(&path, error))?;
+            Some(String::from_utf8_lossy(&bytes).into_owned())
         } else {
             None
         };
@@ -191,10 +202,10 @@ impl DataPath {
     }
 }
 
-fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(bytes_max).read_to_string(&mut text)?;
-    Ok(text)
+fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn read_topics(directory: &Path) -> Result<Vec<TopicEntry>, DataPathError> {
@@ -203,14 +214,14 @@ fn read_topics(directory: &Path) -> Result<Vec<TopicEntry>, DataPathError> {
         path: path.clone(),
         why,
     };
-    let text = match read_text(&path, NSQD_DAT_BYTES_MAX) {
-        Ok(text) => text,
+    let bytes = match read(&path, NSQD_DAT_BYTES_MAX) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(DataPathError::NotADataPath(directory.to_owned()));
         }
         Err(error) => return Err(DataPathError::io(&path, error)),
     };
-    let parsed: NsqdDat = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    let parsed: NsqdDat = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
     let channel = |channel: NsqdDatChannel| -> Result<ChannelEntry, DataPathError> {
         let name = channel
             .name
@@ -234,10 +245,15 @@ fn read_topics(directory: &Path) -> Result<Vec<TopicEntry>, DataPathError> {
                 .unwrap_or_default()
                 .into_iter()
                 .map(channel)
+                .filter(|channel| !matches!(channel, Ok(channel) if channel.name.is_ephemeral()))
                 .collect::<Result<_, DataPathError>>()?,
         })
     };
-    parsed.topics.unwrap_or_default().into_iter().map(topic).collect()
+    let topics = parsed.topics.unwrap_or_default().into_iter().map(topic);
+    // nsqd 1.3.0 writes nothing ephemeral down. It would have no messages on the disk, and no consumer that keeps it alive.
+    topics
+        .filter(|topic| !matches!(topic, Ok(topic) if topic.name.is_ephemeral()))
+        .collect()
 }
 
 fn list(directory: &Path) -> Result<BTreeMap<String, Listed>, DataPathError> {

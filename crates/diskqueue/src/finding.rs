@@ -18,7 +18,8 @@ pub enum Finding {
         /// Where the files end.
         found: Position,
     },
-    /// Metadata say another number of messages than there are. After a crash that is usual.
+    /// Metadata say another number of messages than there are. More are usual after a crash; fewer are not, for what metadata say was synced
+    /// before them.
     Depth {
         /// In the metadata.
         said: u64,
@@ -70,10 +71,10 @@ impl Finding {
     pub const fn is_damage(&self) -> bool {
         match self {
             Self::Damaged { .. } | Self::MissingFile { .. } | Self::SetAside { .. } => true,
+            Self::Depth { said, found } => *found < *said,
             Self::NoMetadata
             | Self::BadMetadata(_)
             | Self::BehindMetadata { .. }
-            | Self::Depth { .. }
             | Self::Consumed { .. }
             | Self::TornTail { .. }
             | Self::EmptyBody { .. } => false,

@@ -14,7 +14,9 @@ impl Metadata {
     /// `None` if it is not what go-diskqueue writes.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
-        let depth = lines.next()?.parse().ok()?;
+        // A count that started anew after a crash goes below zero.
+        let depth = lines.next()?.parse::<i64>().ok()?;
+        let depth = u64::try_from(depth).unwrap_or(0);
         let read = position(lines.next()?)?;
         let write = position(lines.next()?)?;
         let is_possible = lines.next().is_none() && read <= write;
@@ -43,11 +45,13 @@ mod tests {
             write: at(1, 0),
         };
         assert_eq!(Metadata::parse("3\n0,20\n1,0\n"), Some(expected));
+        let counted_below_zero = Metadata { depth: 0, ..expected };
+        assert_eq!(Metadata::parse("-2\n0,20\n1,0\n"), Some(counted_below_zero));
         for text in [
             "",
             "3\n",
             "3\n0,20\n",
-            "-1\n0,0\n0,0\n",
+            "-\n0,0\n0,0\n",
             "3\n0,20\n1\n",
             "3\n0,20\n1,0\nx\n",
             "3\n1,0\n0,20\n",

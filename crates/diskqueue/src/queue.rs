@@ -13,6 +13,7 @@ use crate::metadata::Metadata;
 use crate::{DataPathError, Finding, QueueName, RECORD_HEADER_BYTES};
 
 const LENGTH_BYTES: usize = 4;
+const ID_BYTES: usize = 16;
 
 /// A place in a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -97,19 +98,19 @@ impl Queue {
             let missing = (begins..ends).filter(|file| !files.contains_key(file));
             let is_unread = |file: &u64| *file != parsed.write.file || parsed.read < parsed.write;
             findings.extend(missing.filter(is_unread).map(|file| Finding::MissingFile { file }));
-            if let Some(bytes) = files.get(&parsed.write.file)
-                && *bytes < parsed.write.offset
-                && parsed.read < parsed.write
-            {
-                findings.push(Finding::Damaged {
+            let read = Some(parsed.read).filter(|read| read.file != parsed.write.file);
+            let short = read.into_iter().chain([parsed.write]).filter_map(|said| {
+                let bytes = *files.get(&said.file)?;
+                (bytes < said.offset && parsed.read < parsed.write).then(|| Finding::Damaged {
                     at: Position {
-                        file: parsed.write.file,
-                        offset: *bytes,
+                        file: said.file,
+                        offset: bytes,
                     },
-                    bytes: parsed.write.offset - bytes,
+                    bytes: said.offset - bytes,
                     what: "the file is shorter than the metadata say",
-                });
-            }
+                })
+            });
+            findings.extend(short);
         }
         Self {
             directory: directory.to_owned(),
@@ -146,14 +147,14 @@ impl Queue {
         &self.findings
     }
 
-    /// Reads from the beginning, or from where a reader was.
+    /// Reads from the beginning.
     /// `body_bytes_max`: the longest body that is believed, nsqd's `--max-msg-size`.
-    pub fn read(&self, from: Option<Position>, body_bytes_max: u32) -> QueueReader {
+    pub fn read(&self, body_bytes_max: u32) -> QueueReader {
         QueueReader {
             directory: self.directory.clone(),
             name: self.name.to_string(),
             files: self.files.clone(),
-            at: from.unwrap_or(self.start),
+            at: self.start,
             open: None,
             body_bytes_max: u64::from(body_bytes_max),
             findings: Vec::new(),
@@ -188,7 +189,7 @@ impl QueueReader {
     /// The next message; `None` at the end. May touch the disk.
     ///
     /// # Errors
-    /// If the disk cannot be read; damage is no error but a finding.
+    /// If the disk cannot be read, or a message is longer than was said; damage is no error but a finding.
     pub fn next_record(&mut self) -> Result<Option<Record>, DataPathError> {
         loop {
             let Some((&file, &bytes)) = self.files.range(self.at.file..).next() else {
@@ -210,6 +211,12 @@ impl QueueReader {
             {
                 Ok(record) => return Ok(Some(record)),
                 Err(Unreadable::Empty) => {}
+                // Passing over it would lose it: what an import has passed it does not read again.
+                Err(Unreadable::TooLong(bytes)) => {
+                    self.open = None;
+                    let at = self.at;
+                    return Err(DataPathError::MessageTooLong { path, at, bytes });
+                }
                 Err(Unreadable::Cut) if file == self.last_file() => {
                     self.findings.push(Finding::TornTail {
                         at: self.at,
@@ -257,14 +264,30 @@ impl QueueReader {
         open.read_exact(&mut length)?;
         let header = RECORD_HEADER_BYTES as u64;
         let length = match u64::try_from(i32::from_be_bytes(length)) {
-            Ok(length) if length >= header && length <= header + self.body_bytes_max => length,
+            Ok(length) if length >= header => length,
             _ => return Ok(Err(Unreadable::Length)),
         };
+        let is_too_long = length > header + self.body_bytes_max;
         if length > left {
-            return Ok(Err(Unreadable::Cut));
+            return Ok(Err(if is_too_long {
+                Unreadable::Length
+            } else {
+                Unreadable::Cut
+            }));
         }
         let mut head = [0; RECORD_HEADER_BYTES];
         open.read_exact(&mut head)?;
+        let has_id = head.iter().rev().take(ID_BYTES).all(u8::is_ascii_hexdigit);
+        if is_too_long {
+            return Ok(Err(if has_id {
+                Unreadable::TooLong(length - header)
+            } else {
+                Unreadable::Length
+            }));
+        }
+        if !has_id {
+            return Ok(Err(Unreadable::Id));
+        }
         let body_bytes = usize::try_from(length - header).expect("bounded by a 32-bit number");
         let mut body = vec![0; body_bytes];
         open.read_exact(&mut body)?;
@@ -276,9 +299,6 @@ impl QueueReader {
             id: id.try_into().expect("the rest of 26 bytes"),
             body,
         };
-        if !record.id.iter().all(u8::is_ascii_hexdigit) {
-            return Ok(Err(Unreadable::Id));
-        }
         let at = self.at;
         self.at.offset += LENGTH_BYTES as u64 + length;
         self.open = Some(open);
@@ -299,6 +319,8 @@ enum Unreadable {
     Length,
     /// No message has this id.
     Id,
+    /// There is one, with a body of more bytes than was said.
+    TooLong(u64),
     /// There is one, without a body.
     Empty,
 }
@@ -309,6 +331,7 @@ impl Unreadable {
             Self::Cut => "the file ends in a record",
             Self::Length => "no record has this length",
             Self::Id => "no message has this id",
+            Self::TooLong(_) => "longer than messages are",
             Self::Empty => "a record without a body",
         }
     }

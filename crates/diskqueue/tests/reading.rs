@@ -53,12 +53,12 @@ impl Disk {
 
     /// Bodies and findings of the queue.
     fn read(&self) -> (Vec<String>, Vec<Finding>) {
-        read(&self.queue(), None)
+        read(&self.queue())
     }
 }
 
-fn read(queue: &Queue, from: Option<Position>) -> (Vec<String>, Vec<Finding>) {
-    let mut reader = queue.read(from, 100);
+fn read(queue: &Queue) -> (Vec<String>, Vec<Finding>) {
+    let mut reader = queue.read(100);
     let mut bodies = Vec::new();
     while let Some(Record { body, attempts, .. }) = reader.next_record().unwrap() {
         assert_eq!(attempts, 3);
@@ -78,6 +78,18 @@ fn topics_channels_and_pauses_are_those_of_nsqd_dat() {
         panic!("two")
     };
     assert!(!orders.paused && orders.channels[0].paused && !orders.channels[1].paused && idle.paused);
+}
+
+#[test]
+fn what_is_ephemeral_is_left_out() {
+    let disk = Disk::new();
+    let text = NSQD_DAT
+        .replace("mail", "mail#ephemeral")
+        .replace("idle", "idle#ephemeral");
+    disk.write("nsqd.dat", text.as_bytes());
+    let names = DataPath::open(disk.path()).unwrap().queue_names();
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["orders:ledger", "orders"]);
 }
 
 #[test]
@@ -104,20 +116,6 @@ fn a_queue_without_files_is_empty() {
 }
 
 #[test]
-fn reading_goes_on_where_it_stopped() {
-    let disk = Disk::new();
-    disk.file(0, &records(&["a", "b"]));
-    disk.file(1, &records(&["c"]));
-    disk.metadata("3\n0,0\n1,31\n");
-    let queue = disk.queue();
-    let mut reader = queue.read(None, 100);
-    for rest in [&["b", "c"][..], &["c"], &[]] {
-        reader.next_record().unwrap().unwrap();
-        assert_eq!(read(&queue, Some(reader.position())).0, rest);
-    }
-}
-
-#[test]
 fn what_a_crashed_nsqd_wrote_behind_its_metadata_is_read() {
     let disk = Disk::new();
     disk.file(0, &records(&["a", "b"]));
@@ -139,6 +137,50 @@ fn without_metadata_that_make_sense_everything_is_read() {
     disk.metadata("1\n9,9\n0,0\n");
     let finding = Finding::BadMetadata("1\n9,9\n0,0\n".into());
     assert_eq!(disk.read(), (vec!["a".into()], vec![finding]));
+    disk.write("orders:mail.diskqueue.meta.dat", b"1\n\xff,9\n");
+    let finding = Finding::BadMetadata("1\n\u{fffd},9\n".into());
+    assert_eq!(disk.read(), (vec!["a".into()], vec![finding]), "not even text");
+}
+
+#[test]
+fn a_count_below_what_metadata_say_is_damage() {
+    let depth = |said, found| Finding::Depth { said, found };
+    assert!(depth(2, 1).is_damage(), "a file may end early where a record ends");
+    assert!(!depth(1, 2).is_damage());
+}
+
+#[test]
+fn a_file_that_ends_before_reading_begins_is_damage() {
+    let disk = Disk::new();
+    disk.file(0, &record("consumed"));
+    disk.file(1, &record("b"));
+    disk.metadata("3\n0,76\n1,31\n");
+    let short = Finding::Damaged {
+        at: Position { file: 0, offset: 38 },
+        bytes: 38,
+        what: "the file is shorter than the metadata say",
+    };
+    assert_eq!(disk.read(), (vec!["b".into()], vec![short]));
+}
+
+#[test]
+fn a_message_that_is_too_long_is_not_passed_over() {
+    let disk = Disk::new();
+    let long = "x".repeat(101);
+    disk.file(0, &records(&["a", &long, "b"]));
+    disk.metadata("3\n0,0\n0,193\n");
+    let queue = disk.queue();
+    let mut reader = queue.read(100);
+    assert_eq!(reader.next_record().unwrap().unwrap().body, b"a");
+    for _ in 0..2 {
+        let refused = reader.next_record();
+        assert!(
+            matches!(refused, Err(DataPathError::MessageTooLong { bytes: 101, .. })),
+            "{refused:?}"
+        );
+    }
+    let mut reader = queue.read(101);
+    assert_eq!(std::iter::from_fn(|| reader.next_record().unwrap()).count(), 3);
 }
 
 #[test]
@@ -247,14 +289,17 @@ fn a_data_path_in_use_or_of_something_else_is_refused() {
     assert!(matches!(DataPath::open(disk.path()), Err(DataPathError::InUse(_))));
     drop(first);
     for damaged in [
-        "",
-        "{\"topics\":[{}]}",
-        r#"{"topics":[{"name":"no name","paused":false}]}"#,
+        &b""[..],
+        b"{\"topics\":[{}]}",
+        b"{\"topics\":[{\"name\":\"no name\",\"paused\":false}]}",
+        b"{\"topics\":[]} \xff",
+        &NSQD_DAT.as_bytes()[..NSQD_DAT.len() / 2],
     ] {
-        disk.write("nsqd.dat", damaged.as_bytes());
+        disk.write("nsqd.dat", damaged);
         assert!(
             matches!(DataPath::open(disk.path()), Err(DataPathError::BadTopics { .. })),
-            "{damaged}"
+            "{}",
+            String::from_utf8_lossy(damaged)
         );
     }
     fs::remove_file(disk.path().join("nsqd.dat")).unwrap();

@@ -7,6 +7,8 @@
 mod progress;
 mod report;
 mod target;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -64,21 +66,16 @@ pub(crate) async fn run(args: ImportArgs) -> anyhow::Result<Exit> {
     let mut report = Report::new(&data_path, &queues);
     if args.dry_run {
         for queue in &queues {
-            let mut reader = queue.read(None, args.max_msg_size);
-            let mut count = 0;
-            loop {
-                let (back, batch) = next_batch(reader).await?;
-                reader = back;
-                let Some(batch) = batch else { break };
-                count += batch.count();
-            }
-            report.read(queue, count, &reader, true);
+            let (reader, count) = pass(queue.read(args.max_msg_size), None).await?;
+            report.read(queue, 0, count, &reader);
         }
         report.print(true);
         return Ok(report.exit());
     }
     let mut target = Target::new(args.nsqd_http_address.clone(), args.retry_for);
     let mut progress = Progress::load(&args.directory, &queues)?;
+    // Whether it can be noted must be known before anything is sent.
+    progress.write().await?;
     for topic in data_path.topics() {
         create(&mut target, topic).await?;
     }
@@ -104,7 +101,7 @@ fn exit_of(error: &DataPathError) -> Exit {
         DataPathError::InUse(_) => Exit::DirectoryInUse,
         DataPathError::NotADataPath(_) => Exit::ForeignDirectory,
         DataPathError::BadTopics { .. } => Exit::ImpossibleData,
-        DataPathError::Io { .. } => Exit::Failed,
+        DataPathError::MessageTooLong { .. } | DataPathError::Io { .. } => Exit::Failed,
     }
 }
 
@@ -132,8 +129,11 @@ async fn move_queue(
         QueueName::Topic(topic) => format!("/mpub?topic={topic}&binary=true"),
         QueueName::Channel(topic, channel) => format!("/channel/mpub?topic={topic}&channel={channel}"),
     };
-    let from = progress.position(queue);
-    let mut reader = queue.read(from, args.max_msg_size);
+    // What an earlier import has stored is read again: what is wrong in it is still to be said, and still decides the exit code.
+    let (mut reader, before) = match progress.position(queue) {
+        None => (queue.read(args.max_msg_size), 0),
+        Some(position) => pass(queue.read(args.max_msg_size), Some(position)).await?,
+    };
     let mut count = 0;
     loop {
         let (back, batch) = next_batch(reader).await?;
@@ -150,8 +150,20 @@ async fn move_queue(
         count += batch.count();
         progress.save(queue, reader.position(), batch.count()).await?;
     }
-    report.read(queue, count, &reader, from.is_none());
+    report.read(queue, before, count, &reader);
     Ok(())
+}
+
+/// Reads up to a place, or to the end; returns how many messages there were.
+async fn pass(mut reader: QueueReader, to: Option<Position>) -> anyhow::Result<(QueueReader, u64)> {
+    on_disk(move || {
+        let mut count = 0;
+        while to.is_none_or(|to| reader.position() < to) && reader.next_record()?.is_some() {
+            count += 1;
+        }
+        Ok((reader, count))
+    })
+    .await?
 }
 
 /// Messages that go in one request.

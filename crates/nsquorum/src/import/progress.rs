@@ -69,14 +69,19 @@ impl Progress {
         });
         moved.position = position;
         moved.messages += messages;
+        self.write().await
+    }
+
+    /// On disk when it returns.
+    pub(super) async fn write(&self) -> anyhow::Result<()> {
         let bytes = serde_json::to_vec_pretty(&self.queues).context("numbers and names are JSON")?;
         let path = self.path.clone();
-        let written = on_disk(move || write(&path, &bytes)).await?;
+        let written = on_disk(move || replace(&path, &bytes)).await?;
         written.with_context(|| format!("cannot write {}", self.path.display()))
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("json.new");
     let mut file = File::create(&new)?;
     file.write_all(bytes)?;

@@ -39,22 +39,27 @@ impl Report {
         _ = writeln!(self.text, "{line}");
     }
 
-    /// A queue was read to its end. `is_whole`: from its beginning.
-    pub(super) fn read(&mut self, queue: &Queue, count: u64, reader: &QueueReader, is_whole: bool) {
+    /// A queue was read to its end. `before`: of its messages, those that an earlier import had stored.
+    pub(super) fn read(&mut self, queue: &Queue, before: u64, count: u64, reader: &QueueReader) {
         self.messages += count;
-        let again = if is_whole { "" } else { " more" };
-        if count > 0 || !is_whole {
-            self.line(&format!("{}: {count}{again} messages", queue.name()));
+        match (before, count) {
+            (0, 0) => {}
+            (0, _) => self.line(&format!("{}: {count} messages", queue.name())),
+            (_, _) => self.line(&format!(
+                "{}: {count} more messages, {before} were stored before",
+                queue.name()
+            )),
         }
-        let depth = queue.depth().filter(|depth| is_whole && *depth != count);
-        let depth = depth.map(|said| Finding::Depth { said, found: count });
+        let found = before + count;
+        let depth = queue.depth().filter(|depth| *depth != found);
+        let depth = depth.map(|said| Finding::Depth { said, found });
         for finding in queue.findings().iter().chain(reader.findings()).chain(&depth) {
             self.is_damaged |= finding.is_damage();
             self.line(&format!("{}: {finding}", queue.name()));
         }
     }
 
-    /// So many messages were sent again without knowing whether they had been stored.
+    /// So often a message was sent again without knowing whether it had been stored.
     pub(super) fn uncertain(&mut self, messages: u64) {
         self.uncertain = messages;
     }
@@ -68,7 +73,7 @@ impl Report {
         if self.uncertain > 0 {
             _ = writeln!(
                 out,
-                "at most {} of them were stored twice: answers were lost",
+                "at most {} copies too many were stored: answers were lost",
                 self.uncertain
             );
         }

@@ -43,15 +43,17 @@ impl Target {
     /// Publishes so many messages: all or none of a request is stored.
     pub(super) async fn publish(&mut self, path: &str, body: &[u8], messages: u64) -> anyhow::Result<Stored> {
         let begun = Instant::now();
+        let uncertain_before = self.uncertain;
         loop {
             let address = &self.addresses[self.current % self.addresses.len()];
             let failure = match send(address, "POST", path, body).await {
                 Ok(Answer { status: 200, .. }) => return Ok(Stored),
                 Ok(Answer { status, body }) if !may_pass(status, &body) => {
-                    anyhow::bail!("POST http://{address}{path}: status {status}: {}", explained(&body))
+                    let failure = anyhow::anyhow!("POST http://{address}{path}: status {status}: {}", explained(&body));
+                    return Err(self.said_of(failure, uncertain_before));
                 }
                 Ok(Answer { status, body }) => {
-                    if is_uncertain(&body) {
+                    if !is_refusal(&body) {
                         self.uncertain += messages;
                     }
                     anyhow::anyhow!("POST http://{address}{path}: status {status}: {}", body.trim())
@@ -64,11 +66,19 @@ impl Target {
                 }
             };
             if begun.elapsed() >= self.retry_for {
-                return Err(failure);
+                return Err(self.said_of(failure, uncertain_before));
             }
             self.current += 1;
             tokio::time::sleep(RETRY_PAUSE).await;
         }
+    }
+
+    fn said_of(&self, failure: anyhow::Error, uncertain_before: u64) -> anyhow::Error {
+        if self.uncertain == uncertain_before {
+            return failure;
+        }
+        failure
+            .context("an answer was lost: the messages of this request may have been stored, and come once more then")
     }
 }
 
@@ -77,9 +87,11 @@ fn may_pass(status: u16, body: &str) -> bool {
     status == 503 && !body.contains("TOPIC_PAUSED")
 }
 
-/// Whether a 503 leaves open if the messages were stored.
-fn is_uncertain(body: &str) -> bool {
-    ["TIMED_OUT", "EXITING"].iter().any(|code| body.contains(code))
+/// Whether a 503 promises that nothing was stored.
+fn is_refusal(body: &str) -> bool {
+    ["DISK_FULL", "TOO_MANY_DEFERRED", "TOPIC_PAUSED"]
+        .iter()
+        .any(|code| body.contains(code))
 }
 
 /// Nothing has been sent: nobody listens there.
@@ -110,7 +122,10 @@ mod tests {
         assert!(may_pass(503, "{\"message\":\"TIMED_OUT\"}"));
         assert!(!may_pass(503, "{\"message\":\"TOPIC_PAUSED\"}"));
         assert!(!may_pass(413, "{\"message\":\"MSG_TOO_BIG\"}"));
-        assert!(is_uncertain("{\"message\":\"TIMED_OUT\"}") && !is_uncertain("{\"message\":\"DISK_FULL\"}"));
+        for code in ["TIMED_OUT", "EXITING", "QUARANTINED", ""] {
+            assert!(!is_refusal(&format!("{{\"message\":\"{code}\"}}")), "{code}");
+        }
+        assert!(is_refusal("{\"message\":\"DISK_FULL\"}"));
     }
 
     #[tokio::test]
