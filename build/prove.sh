@@ -41,10 +41,11 @@ place() {
 }
 
 # Names of the lines, in the order in which they run: cheap ones first.
-lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory connections restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop nsqjs-suite stock-lookup stock-tools invoices bench cluster-bench)
+lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory connections restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop nsqjs-suite stock-lookup stock-tools migration invoices bench cluster-bench)
 
 line_check() { ./dev check; }                                                                # acceptance 1 (part)
 line_nsqjs_suite() { tests/interop/nsqjs_suite/run; }                                        # all of NSQ 2
+line_migration() { tests/stock/migration/run --count 100000 && tests/stock/migration/run --nodes 3 --count 100000; } # all of NSQ 3
 line_interop() { # acceptance 2
     tests/interop/run --count 100000 && tests/interop/run --count 20000 --transport all --pairs all && tests/interop/run --nodes 3 --count 30000
 }

@@ -202,11 +202,36 @@ impl Broker {
     /// Hands messages to the topic's leader, creating the topic on first use. Never waits. The ticket resolves when they are safe.
     /// Calls made one after the other are stored in that order.
     pub fn publish(&self, topic: &TopicName, messages: Vec<NewMessage>, admitted: Option<Admitted>) -> PublishTicket {
+        self.publish_for(topic, None, messages, admitted)
+    }
+
+    /// The same for one channel of the topic: the others are done with the messages when they are stored. That is not one step: if the topic's leader
+    /// changes in between, the others may get them too. Refused while the topic is paused, or has no such channel. Delays do not count.
+    pub fn publish_to_channel(
+        &self,
+        topic: &TopicName,
+        channel: ChannelName,
+        mut messages: Vec<NewMessage>,
+        admitted: Option<Admitted>,
+    ) -> PublishTicket {
+        // What is deferred comes another way than by reading, and could come before it is known that a channel is done with it.
+        messages.iter_mut().for_each(|message| message.defer_ms = 0);
+        self.publish_for(topic, Some(channel), messages, admitted)
+    }
+
+    fn publish_for(
+        &self,
+        topic: &TopicName,
+        only: Option<ChannelName>,
+        messages: Vec<NewMessage>,
+        admitted: Option<Admitted>,
+    ) -> PublishTicket {
         let (answer, receiver) = oneshot::channel();
         self.send(
             topic,
             LeaderInput::Publish(Publish {
                 messages,
+                only,
                 answer: answer.into(),
                 place: None,
                 _held: admitted.into(),

@@ -47,10 +47,13 @@ pub struct Outages(Arc<Shared>);
 
 impl Outages {
     /// A publish has failed: how long its answer is to be held back. Zero for failures that another attempt does not meet again on this node (the
-    /// topic is being deleted, the node is stopping).
+    /// topic is being deleted, the node is stopping), and for those that are no outage.
     pub fn failed(&self, topic: &TopicName, error: PublishError, now: Monotonic) -> Duration {
         match error {
-            PublishError::Exiting | PublishError::Stopping => return Duration::ZERO,
+            PublishError::Exiting
+            | PublishError::Stopping
+            | PublishError::ChannelNotFound
+            | PublishError::TopicPaused => return Duration::ZERO,
             PublishError::DiskFull
             | PublishError::TooManyDeferred
             | PublishError::TimedOut

@@ -19,6 +19,13 @@ pub enum PublishError {
     /// A limit of the topic (deferred messages) is reached; nothing was stored.
     #[error("too many deferred messages in the topic")]
     TooManyDeferred,
+    /// The messages were for one channel, and the topic has no such channel; nothing was stored.
+    #[error("the channel does not exist")]
+    ChannelNotFound,
+    /// The messages were for one channel, and the topic is paused: what has not left the topic belongs to all its channels alike. Nothing was
+    /// stored.
+    #[error("the topic is paused")]
+    TopicPaused,
     /// No answer within `publish_timeout`; the messages may still be stored.
     #[error("timed out waiting for the replicas")]
     TimedOut,

@@ -11,12 +11,32 @@ const ANSWER_BYTES_MAX: u64 = 64 << 20;
 /// How long a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One request and the body of its answer. HTTP/1.0, so that the answer ends with the connection and is not chunked.
+/// One request without a body, and the body of its answer; an error unless that is a success.
 pub(crate) async fn request(address: &str, method: &str, path: &str) -> anyhow::Result<String> {
+    let Answer { status, body } = send(address, method, path, &[]).await?;
+    anyhow::ensure!(
+        status == 200,
+        "{method} http://{address}{path}: status {status}: {}",
+        body.trim()
+    );
+    Ok(body)
+}
+
+/// An answer, whatever it says.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+/// One request and its answer. HTTP/1.0, so that the answer ends with the connection and is not chunked.
+pub(crate) async fn send(address: &str, method: &str, path: &str, body: &[u8]) -> anyhow::Result<Answer> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
-        let head = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n");
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).await?;
+        stream.write_all(body).await?;
         let mut answer = Vec::new();
         stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
         Ok::<_, anyhow::Error>(String::from_utf8_lossy(&answer).into_owned())
@@ -26,11 +46,9 @@ pub(crate) async fn request(address: &str, method: &str, path: &str) -> anyhow::
         .with_context(|| format!("{address} did not answer {method} {path}"))?
         .with_context(|| format!("{method} http://{address}{path}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").context("not an HTTP answer")?;
-    let status = head.split(' ').nth(1).unwrap_or_default();
-    anyhow::ensure!(
-        status == "200",
-        "{method} http://{address}{path}: status {status}: {}",
-        body.trim()
-    );
-    Ok(body.to_owned())
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Ok(Answer {
+        status: status.context("an HTTP answer without a status")?,
+        body: body.to_owned(),
+    })
 }

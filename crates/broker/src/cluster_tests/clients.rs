@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nsquorum_environment::{Monotonic, WallTime};
-use nsquorum_topic::{LogTime, NewMessage, NodeId, Seq, Term};
+use nsquorum_protocol::ChannelName;
+use nsquorum_topic::{ChannelIncarnation, LogTime, NewMessage, NodeId, Seq, Term};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::dice::Dice;
@@ -18,6 +19,16 @@ use crate::topic_leader::{Held, LeaderInput, Publish, Subscribe};
 
 /// Long enough that nothing times out by accident, short enough that what is forgotten comes back.
 pub(super) const MSG_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The channels of the topic.
+pub(super) const CHANNELS: [&str; 2] = ["ledger", "archive"];
+
+fn channel(name: &str) -> ChannelName {
+    name.parse().expect("a valid name")
+}
+
+/// A message on its way to the consumers of one channel.
+pub(super) type Way = (ChannelIncarnation, Seq);
 
 /// Which process: node and incarnation.
 pub(super) type Process = (NodeId, u64);
@@ -35,6 +46,7 @@ pub(super) struct Producer {
 /// A consumer's connection.
 pub(super) struct Consumer {
     pub(super) id: SubscriptionId,
+    pub(super) channel: &'static str,
     deliveries: mpsc::UnboundedReceiver<SubscriptionEvent>,
     answer: Option<oneshot::Receiver<Result<(), SubscribeError>>>,
     table: LeaseTable,
@@ -46,16 +58,22 @@ pub(super) struct Consumer {
 pub(super) struct Ledger {
     pub(super) safe: BTreeSet<Bytes>,
     pub(super) unknown: u64,
+    /// Channels that exist for certain.
+    channels: BTreeSet<&'static str>,
+    /// What was published for one channel.
+    pub(super) only: BTreeMap<Bytes, &'static str>,
     /// Bodies in the order sent, per connection.
     pub(super) order: BTreeMap<String, Vec<Bytes>>,
-    pub(super) deliveries: BTreeMap<Seq, u64>,
+    pub(super) deliveries: BTreeMap<Way, u64>,
     /// Who has it.
-    holders: BTreeMap<Seq, Process>,
+    holders: BTreeMap<Way, Process>,
     /// Who has finished it.
-    finished: BTreeMap<Seq, Process>,
+    finished: BTreeMap<Way, Process>,
     /// Processes that ended when what they had finished was in the log, and the term at that time.
     stopped: BTreeMap<Process, Term>,
     pub(super) redelivered: u64,
+    /// Delivered on a channel that it was not published for.
+    pub(super) astray: u64,
 }
 
 impl Ledger {
@@ -71,9 +89,19 @@ impl Ledger {
         self.stopped.insert(process, term);
     }
 
-    fn delivered(&mut self, delivery: &Delivery, to: Process) {
+    /// `stored_in`: the term whose leader has put the message into the log.
+    fn delivered(&mut self, delivery: &Delivery, on: &str, to: Process, stored_in: Term) {
         let seq = delivery.token.seq;
-        let count = self.deliveries.entry(seq).or_default();
+        let way = (delivery.token.channel, seq);
+        if let Some(only) = self.only.get(&delivery.body).filter(|only| **only != on) {
+            // A later leader cannot know whom it was for, if the one that stored it has not put that into the log.
+            assert_ne!(
+                delivery.token.term, stored_in,
+                "message {seq} is for {only} alone, and comes on {on}"
+            );
+            self.astray += 1;
+        }
+        let count = self.deliveries.entry(way).or_default();
         *count += 1;
         self.redelivered += u64::from(*count > 1);
         assert!(
@@ -81,14 +109,14 @@ impl Ledger {
             "message {seq} says {} attempts at its delivery {count}",
             delivery.token.attempts
         );
-        if let Some(holder) = self.holders.insert(seq, to) {
+        if let Some(holder) = self.holders.insert(way, to) {
             panic!(
                 "message {seq} is delivered to {to:?} by term {} while {holder:?} holds it",
                 delivery.token.term
             );
         }
         let knows = |by: &&Process| self.stopped.get(by).is_none_or(|since| *since <= delivery.token.term);
-        if let Some(by) = self.finished.get(&seq).filter(knows) {
+        if let Some(by) = self.finished.get(&way).filter(knows) {
             panic!(
                 "message {seq} is delivered to {to:?} by term {} after {by:?} has finished it",
                 delivery.token.term
@@ -154,22 +182,35 @@ impl Clients {
             .iter()
             .map(|body| NewMessage::new(body.clone(), LogTime::new(1)))
             .collect();
+        // Where the channel may be missing a publish is refused by one leader, and if that is not heard it may be stored by the next, behind
+        // later ones.
+        let channels: Vec<&str> = ledger.channels.iter().copied().collect();
+        let only = if dice.one_in(6) { dice.pick(&channels) } else { None };
+        if let Some(only) = only {
+            ledger.only.extend(bodies.iter().map(|body| (body.clone(), only)));
+        }
         producer.pending.push((bodies, answered));
         LeaderInput::Publish(Publish {
             messages,
             answer: answer.into(),
+            only: only.map(channel),
             place: None,
             _held: Held::Nothing,
         })
     }
 
-    pub(super) fn subscribe(&mut self) -> LeaderInput {
+    pub(super) fn subscribe(&mut self, dice: &mut Dice) -> LeaderInput {
+        self.subscribe_to(dice.pick(&CHANNELS).expect("not empty"))
+    }
+
+    pub(super) fn subscribe_to(&mut self, name: &'static str) -> LeaderInput {
         self.next_id += 1;
         let id = SubscriptionId(self.next_id);
         let (deliveries, receiver) = mpsc::unbounded_channel();
         let (answer, answered) = oneshot::channel();
         self.consumers.push(Consumer {
             id,
+            channel: name,
             deliveries: receiver,
             answer: Some(answered),
             table: LeaseTable::new(MSG_TIMEOUT, MSG_TIMEOUT * 2),
@@ -177,7 +218,7 @@ impl Clients {
         });
         LeaderInput::Subscribe(Subscribe {
             id,
-            channel: "ledger".parse().expect("a valid name"),
+            channel: channel(name),
             options: SubscriptionOptions {
                 client: client(),
                 msg_timeout: MSG_TIMEOUT,
@@ -188,7 +229,12 @@ impl Clients {
     }
 
     /// Takes answers and deliveries. Says which consumers have just been attached.
-    pub(super) fn look(&mut self, ledger: &mut Ledger, now: Monotonic) -> Vec<SubscriptionId> {
+    pub(super) fn look(
+        &mut self,
+        ledger: &mut Ledger,
+        now: Monotonic,
+        stored_in: &BTreeMap<Seq, Term>,
+    ) -> Vec<SubscriptionId> {
         for producer in &mut self.producers {
             producer.pending.retain_mut(|(bodies, answer)| match answer.try_recv() {
                 Ok(Ok(())) => {
@@ -210,6 +256,7 @@ impl Clients {
                 match answer.try_recv() {
                     Ok(Ok(())) => {
                         consumer.answer = None;
+                        ledger.channels.insert(consumer.channel);
                         attached.push(consumer.id);
                     }
                     Ok(Err(error)) => panic!("a subscription failed: {error}"),
@@ -220,7 +267,12 @@ impl Clients {
             loop {
                 match consumer.deliveries.try_recv() {
                     Ok(SubscriptionEvent::Deliver(delivery)) => {
-                        ledger.delivered(&delivery, self.process);
+                        ledger.delivered(
+                            &delivery,
+                            consumer.channel,
+                            self.process,
+                            stored_in[&delivery.token.seq],
+                        );
                         consumer.table.delivered(&delivery, now);
                         consumer.held.insert(delivery.token.seq, delivery);
                     }
@@ -243,14 +295,15 @@ impl Clients {
         let mut events = Vec::new();
         for _ in 0..=dice.below(3) {
             let Some(seq) = dice.pick(&held) else { break };
-            if consumer.held.remove(&seq).is_none() {
+            let Some(delivery) = consumer.held.remove(&seq) else {
                 continue;
-            }
-            ledger.holders.remove(&seq);
+            };
+            let way = (delivery.token.channel, seq);
+            ledger.holders.remove(&way);
             events.push(if may_requeue && dice.one_in(5) {
                 requeue(&mut consumer.table, seq)
             } else {
-                ledger.finished.insert(seq, self.process);
+                ledger.finished.insert(way, self.process);
                 consumer.table.finish(seq).expect("held")
             });
         }
@@ -264,8 +317,8 @@ impl Clients {
             .collect();
         let consumer = self.consumers.remove(dice.pick(&attached)?);
         // Anything that is still in its channel was never seen.
-        for seq in consumer.held.keys() {
-            ledger.holders.remove(seq);
+        for (seq, delivery) in &consumer.held {
+            ledger.holders.remove(&(delivery.token.channel, *seq));
         }
         Some(LeaderInput::Disconnected {
             subscription: consumer.id,

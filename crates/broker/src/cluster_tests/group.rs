@@ -38,6 +38,8 @@ pub(super) struct Group {
     pub(super) incarnations: BTreeMap<NodeId, u64>,
     /// Bodies in the order of the log, as the first replica to apply them saw them.
     pub(super) stored: BTreeMap<Seq, Bytes>,
+    /// By the leader of which term they were proposed.
+    pub(super) stored_in: BTreeMap<Seq, Term>,
     pub(super) bodies: BTreeSet<Bytes>,
 }
 
@@ -77,6 +79,7 @@ impl Group {
             replicas: nodes.iter().map(|node| (*node, replica())).collect(),
             incarnations: nodes.iter().map(|node| (*node, 1)).collect(),
             stored: BTreeMap::new(),
+            stored_in: BTreeMap::new(),
             bodies: BTreeSet::new(),
         }
     }
@@ -185,6 +188,7 @@ impl Group {
                                 "{:?} is stored twice",
                                 message.body
                             );
+                            self.stored_in.insert(message.seq, batch.header().term);
                             self.stored.insert(message.seq, message.body);
                         }
                     }

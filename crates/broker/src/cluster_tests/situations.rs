@@ -16,7 +16,7 @@ use crate::dice::Dice;
 use crate::leases::{DeliveryToken, LeaseEvent, LeaseOutcome};
 use crate::subscription::{SubscriptionId, SubscriptionOptions};
 use crate::topic_leader::{Held, LeaderLimits, NodeState, Output, PeerLink, TopicLeader};
-use crate::wire::{Association, Claim, Framed, FromLeader, Subscriber, ToLeader};
+use crate::wire::{Association, Claim, Framed, FromLeader, PublishFrame, Subscriber, ToLeader};
 
 /// Where the topic is led.
 const LEADER: NodeId = NodeId::new(1);
@@ -128,6 +128,12 @@ impl Scene {
     }
 
     fn say(&mut self, from: NodeId, content: ToLeader) {
+        self.tell(from, content);
+        self.turn();
+    }
+
+    /// What the leader hears before it does anything.
+    fn tell(&mut self, from: NodeId, content: ToLeader) {
         let router = self
             .routers
             .get_mut(&from)
@@ -135,7 +141,6 @@ impl Scene {
         let header = router.send(content.class());
         let frame = Framed { header, content };
         self.leader.frame(session(from, 1), frame, Held::Nothing, NOW);
-        self.turn();
     }
 
     /// Until nothing happens any more.
@@ -202,6 +207,35 @@ fn what_a_consumer_holds_is_not_delivered_again_because_another_delivery_of_it_c
     let events = vec![event];
     scene.say(THIRD, ToLeader::Events { last: 1, events });
     assert_eq!(scene.delivered, [(2, 1), (1, 2)], "given back, it comes again");
+}
+
+#[test]
+fn what_is_for_one_channel_does_not_come_to_a_consumer_whose_channel_is_created_with_it() {
+    let mut scene = Scene::new();
+    scene.up(THIRD);
+    scene.lead();
+    scene.claim(THIRD, false);
+    assert_eq!(scene.delivered, [(1, 1), (2, 1)]);
+    let subscriber = Subscriber {
+        subscription: SubscriptionId(2),
+        channel: "archive".parse().expect("a valid name"),
+        incarnation: None,
+        ready: 5,
+        options: SubscriptionOptions {
+            client: client(),
+            msg_timeout: MSG_TIMEOUT,
+        },
+    };
+    let publish = PublishFrame {
+        number: 1,
+        base: 1,
+        only: Some("ledger".parse().expect("a valid name")),
+        messages: vec![NewMessage::new("three".into(), LogTime::new(1))],
+    };
+    scene.tell(THIRD, ToLeader::Subscribe(subscriber));
+    scene.tell(THIRD, ToLeader::Publish(publish));
+    scene.turn();
+    assert_eq!(scene.delivered, [(1, 1), (2, 1), (3, 1)], "on ledger alone");
 }
 
 #[test]

@@ -218,6 +218,7 @@ impl TopicRouter {
         self.send(ToLeader::Publish(PublishFrame {
             number,
             base,
+            only: publish.only.clone(),
             messages: publish.messages.clone(),
         }));
     }

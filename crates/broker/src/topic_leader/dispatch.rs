@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use nsquorum_protocol::ChannelName;
 use nsquorum_topic::{
-    Attempts, BatchView, Channel, ChannelIncarnation, LogTime, MessageView, NodeId, Seq, Term, TopicState,
+    Attempts, BatchView, Channel, ChannelIncarnation, LogTime, MessageView, NodeId, Seq, SeqRange, Term, TopicState,
 };
 
 use super::reader::{ReadPosition, ReaderKind};
@@ -92,6 +92,8 @@ pub(super) struct Dispatch {
     horizon: Seq,
     /// Numbers at or above `read_next` that are in `later` or `again`, and must be skipped by reading.
     set_aside: BTreeSet<Seq>,
+    /// Ascending ranges that the channel is done with as soon as that is in the log.
+    passed_over: VecDeque<SeqRange>,
     later: BTreeMap<(LogTime, Seq), Attempts>,
     again: BTreeMap<(Seq, u64), (Seq, Attempts)>,
     again_count: u64,
@@ -123,6 +125,7 @@ impl Dispatch {
             read_next: channel.floor(),
             horizon: state.next_seq(),
             set_aside: BTreeSet::new(),
+            passed_over: VecDeque::new(),
             later: BTreeMap::new(),
             again: BTreeMap::new(),
             again_count: 0,
@@ -219,6 +222,32 @@ impl Dispatch {
         self.horizon = next_seq;
     }
 
+    /// The channel is done with numbers that it has not read: reading stops before them until that is in the log.
+    pub(super) fn pass_over(&mut self, range: SeqRange, state: &TopicState) {
+        // A channel that nobody serves does not read, and its ranges would only become more.
+        let unfinished_below = |end| {
+            let channel = state.channel(self.channel);
+            channel.map_or(0, |channel| channel.unfinished_below(end))
+        };
+        let is_done = |range: &SeqRange| unfinished_below(range.last().next()) == unfinished_below(range.first());
+        while self.passed_over.front().is_some_and(is_done) {
+            self.passed_over.pop_front();
+        }
+        match self.passed_over.back_mut() {
+            Some(last) if last.last().next() == range.first() => {
+                *last = SeqRange::new(last.first(), range.last()).expect("the range grows upwards");
+            }
+            _ => self.passed_over.push_back(range),
+        }
+        self.raise_horizon(self.horizon.max(range.last().next()));
+    }
+
+    /// How many ranges are to be passed over, as far as is known here.
+    #[cfg(test)]
+    pub(super) fn passed_over_ranges(&self) -> usize {
+        self.passed_over.len()
+    }
+
     /// The first number that reading still needs.
     pub(super) fn needed_from(&self) -> Seq {
         self.read_next
@@ -287,7 +316,7 @@ impl Dispatch {
     }
 
     fn read(&mut self, state: &TopicState, window: &Window) -> Next {
-        if self.read_next >= state.readable_end() {
+        if self.read_next >= state.readable_end() || self.is_before_passed_over() {
             return Next::Nothing;
         }
         let Some(message) = self.read_message(window) else {
@@ -298,6 +327,19 @@ impl Dispatch {
             message,
             attempts: Attempts::default(),
         }
+    }
+
+    fn is_before_passed_over(&mut self) -> bool {
+        while self
+            .passed_over
+            .front()
+            .is_some_and(|range| range.last() < self.read_next)
+        {
+            self.passed_over.pop_front();
+        }
+        self.passed_over
+            .front()
+            .is_some_and(|range| range.first() <= self.read_next)
     }
 
     /// Moves past numbers that are finished, or that come another way.

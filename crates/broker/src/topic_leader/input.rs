@@ -20,6 +20,8 @@ use crate::subscription::{SubscribeError, SubscriptionEvent, SubscriptionId, Sub
 #[derive(Debug)]
 pub(crate) struct Publish {
     pub(crate) messages: Vec<NewMessage>,
+    /// The one channel that they are for: all others are done with them when they are stored. `None` for all.
+    pub(crate) only: Option<ChannelName>,
     pub(crate) answer: PublishAnswer,
     /// Its place in this node's session; `None` on a node that is alone, and for publishes of other nodes.
     pub(crate) place: Option<Place>,

@@ -11,7 +11,7 @@ use nsquorum_protocol::{ChannelName, TopicName};
 use nsquorum_storage::{ENTRY_HEADER_BYTES, Entry, SpaceState};
 use nsquorum_topic::{
     Accepted, Applied, Attempts, BatchView, ChannelIncarnation, Cursor, Effect, EntryPosition, Event, FeatureLevel,
-    NodeId, RequeueCause, Seq, Term, TopicState,
+    NodeId, RequeueCause, Seq, SeqRange, Term, TopicState,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -451,6 +451,15 @@ impl TopicLeader {
         if self.space != SpaceState::Ok {
             return Some(PublishError::DiskFull);
         }
+        if let Some(only) = &publish.only {
+            let state = self.leading.as_ref().map(|leading| &leading.state);
+            if state.is_some_and(|state| state.paused_at().is_some()) || self.pipeline.is_pausing() {
+                return Some(PublishError::TopicPaused);
+            }
+            if state.is_some_and(|state| state.channel_by_name(only).is_none()) {
+                return Some(PublishError::ChannelNotFound);
+            }
+        }
         let deferred = publish.messages.iter().filter(|message| message.defer_ms > 0).count() as u64;
         if deferred > 0 {
             let known = self
@@ -513,9 +522,18 @@ impl TopicLeader {
         match own {
             Applied::Accepted(accepted) => {
                 leading.window.push(batch, entry.encoded_len());
-                if is_own {
+                let for_one_channel = if is_own {
+                    let for_one_channel = self.pipeline.for_one_channel(batch_header.first_seq);
                     let stored = self.pipeline.accepted(batch_header.first_seq);
                     self.tell(stored);
+                    for_one_channel
+                } else {
+                    Vec::new()
+                };
+                self.add_channels(&accepted);
+                // Before anything is delivered, which the effects may bring about.
+                for (range, only) in for_one_channel {
+                    self.finish_on_others(range, &only);
                 }
                 self.effects(&accepted);
             }
@@ -531,24 +549,48 @@ impl TopicLeader {
         self.dispatch_all();
     }
 
+    /// Messages for one channel have reached all of them: the others are done with these, and wait until that is in the log.
+    fn finish_on_others(&mut self, range: SeqRange, only: &ChannelName) {
+        let Some(Leading { state, dispatches, .. }) = &mut self.leading else {
+            return;
+        };
+        // Nobody can be done with what has not left the topic. The pipeline lets no pause get before them.
+        debug_assert!(range.last() < state.readable_end(), "held back by a pause");
+        for (channel, dispatch) in dispatches.iter_mut().filter(|(_, dispatch)| dispatch.name != *only) {
+            dispatch.pass_over(range, state);
+            for seq in range.first().get()..=range.last().get() {
+                self.pipeline.finish(*channel, Seq::new(seq), self.stepped_at);
+            }
+        }
+        self.pipeline.hurry();
+    }
+
+    fn add_channels(&mut self, accepted: &Accepted) {
+        let Some(Leading { state, dispatches, .. }) = &mut self.leading else {
+            return;
+        };
+        for effect in &accepted.effects {
+            if let Effect::ChannelCreated {
+                channel,
+                existed: false,
+                ..
+            } = effect
+                // An effect later in the same batch may have deleted it again.
+                && let Some(created) = state.channel(*channel)
+            {
+                dispatches.insert(*channel, Dispatch::new(created, state));
+            }
+        }
+    }
+
     fn effects(&mut self, accepted: &Accepted) {
         for effect in &accepted.effects {
             let Some(leading) = &mut self.leading else { return };
             match effect {
-                Effect::ChannelCreated {
-                    name, channel, existed, ..
-                } => {
-                    let (name, channel, existed) = (name.clone(), *channel, *existed);
-                    if !existed {
-                        // An effect later in the same batch may have deleted it again.
-                        let Some(created) = leading.state.channel(channel) else {
-                            continue;
-                        };
-                        leading
-                            .dispatches
-                            .insert(channel, Dispatch::new(created, &leading.state));
+                Effect::ChannelCreated { name, channel, .. } => {
+                    if leading.dispatches.contains_key(channel) {
+                        self.attach_waiting(name, *channel);
                     }
-                    self.attach_waiting(&name, channel);
                 }
                 Effect::ChannelDeleted { channel, .. } => {
                     leading.dispatches.remove(channel);

@@ -412,6 +412,7 @@ impl TopicLeader {
         let PublishFrame {
             number,
             base,
+            only,
             mut messages,
         } = frame;
         let origin = Origin {
@@ -425,6 +426,7 @@ impl TopicLeader {
         }
         self.publish(Publish {
             messages,
+            only,
             answer: PublishAnswer::Node { session, number },
             place: None,
             _held: held,

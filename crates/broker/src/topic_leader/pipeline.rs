@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use nsquorum_environment::Monotonic;
+use nsquorum_protocol::ChannelName;
 use nsquorum_topic::batch::MESSAGE_ROW_BYTES;
 use nsquorum_topic::{
     Attempts, BatchBuilder, ChannelIncarnation, Event, LogTime, RequeueCause, Seq, SeqRange, SessionId, Term,
@@ -182,6 +183,16 @@ impl Pipeline {
         self.requeues.push_back(event);
     }
 
+    /// Whether the topic will be paused when all that waits or is under way is applied, whatever it is now.
+    pub(super) fn is_pausing(&self) -> bool {
+        let proposed = self.under_way.iter().flat_map(|proposed| &proposed.content.requests);
+        let last = proposed.chain(&self.requests).rev().find_map(|request| match request {
+            Request::Command { event, .. } => [Event::PauseTopic, Event::UnpauseTopic].iter().find(|of| *of == event),
+            Request::Publish { .. } => None,
+        });
+        last == Some(&Event::PauseTopic)
+    }
+
     /// Whether a publish of a session waits or is under way.
     pub(super) fn has(&self, session: SessionId, number: u64) -> bool {
         self.numbers.contains(&(session, number))
@@ -278,18 +289,22 @@ impl Pipeline {
 
     fn take(&mut self, bytes_max: usize) -> Content {
         let mut content = Content::default();
-        let mut bytes = 0;
+        let (mut bytes, mut has_some_for_one) = (0, false);
         while let Some(request) = self.requests.front() {
             let (size, is_deletion, is_end) = match request {
-                Request::Publish { bytes, .. } => (*bytes, false, false),
+                Request::Publish { publish, bytes } => {
+                    has_some_for_one |= publish.only.is_some();
+                    (*bytes, false, false)
+                }
                 Request::Command { event, .. } => (
                     0,
                     *event == Event::DeleteTopic,
-                    matches!(event, Event::EndSession { .. }),
+                    matches!(event, Event::EndSession { .. }) || *event == Event::PauseTopic && has_some_for_one,
                 ),
             };
             // The end of a topic stands alone in its batch. Events apply before messages, so the end of a session begins a batch: what
-            // the session published before it must be stored before it. One command is never split; a large one goes alone.
+            // the session published before it must be stored before it. So does a pause behind messages for one channel: held back they would be
+            // for all. One command is never split; a large one goes alone.
             if !content.requests.is_empty() && (is_deletion || is_end || bytes + size > bytes_max) {
                 break;
             }
@@ -375,6 +390,22 @@ impl Pipeline {
             }
         }
         stored
+    }
+
+    /// The numbers in a batch that is about to be [`accepted`](Self::accepted) which are for one channel only.
+    pub(super) fn for_one_channel(&self, first_seq: Seq) -> Vec<(SeqRange, ChannelName)> {
+        let mut next = first_seq;
+        let mut found = Vec::new();
+        for request in &self.under_way[self.place_under_way(first_seq)].content.requests {
+            let Request::Publish { publish, .. } = request else {
+                continue;
+            };
+            let first = next;
+            next = first.plus(publish.messages.len() as u64);
+            let only = publish.only.clone();
+            found.extend(SeqRange::until(first, next).zip(only));
+        }
+        found
     }
 
     /// A batch of this leader was void: nothing of it happened.

@@ -114,6 +114,8 @@ pub(crate) struct PublishFrame {
     pub(crate) number: u64,
     /// The lowest number that the router still waits for.
     pub(crate) base: u64,
+    /// The one channel that they are for; `None` for all.
+    pub(crate) only: Option<ChannelName>,
     /// The messages, without origins.
     pub(crate) messages: Vec<NewMessage>,
 }

@@ -186,6 +186,8 @@ pub(super) fn put_publish_result(out: &mut Vec<u8>, result: Result<(), PublishEr
         Err(PublishError::TimedOut) => 4,
         Err(PublishError::Quarantined) => 5,
         Err(PublishError::Stopping) => 6,
+        Err(PublishError::ChannelNotFound) => 7,
+        Err(PublishError::TopicPaused) => 8,
     });
 }
 
@@ -198,6 +200,8 @@ pub(super) fn publish_result(reader: &mut Reader) -> Result<Result<(), PublishEr
         4 => PublishError::TimedOut,
         5 => PublishError::Quarantined,
         6 => PublishError::Stopping,
+        7 => PublishError::ChannelNotFound,
+        8 => PublishError::TopicPaused,
         _ => return Err(WireError::Value("publish result")),
     }))
 }

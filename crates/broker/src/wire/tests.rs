@@ -107,12 +107,19 @@ fn every_to_leader() -> Vec<ToLeader> {
         ToLeader::Publish(PublishFrame {
             number: 8,
             base: 6,
+            only: None,
             messages: vec![
                 message(Bytes::from_static(b"a")),
-                message(big),
+                message(big.clone()),
                 message(Bytes::new()),
                 message(Bytes::from_static(b"bc")),
             ],
+        }),
+        ToLeader::Publish(PublishFrame {
+            number: 9,
+            base: 6,
+            only: Some(subscriber(None).channel),
+            messages: vec![message(Bytes::from_static(b"a")), message(big)],
         }),
         ToLeader::Subscribe(subscriber(None)),
         ToLeader::Ready {
@@ -198,6 +205,8 @@ fn every_from_leader() -> Vec<FromLeader> {
         Err(PublishError::Exiting),
         Err(PublishError::DiskFull),
         Err(PublishError::TooManyDeferred),
+        Err(PublishError::ChannelNotFound),
+        Err(PublishError::TopicPaused),
         Err(PublishError::TimedOut),
         Err(PublishError::Quarantined),
         Err(PublishError::Stopping),
@@ -314,6 +323,7 @@ fn bodies_are_slices_of_the_frame_and_keep_their_crc() {
         content: ToLeader::Publish(PublishFrame {
             number: 1,
             base: 1,
+            only: None,
             messages: vec![message(body.clone())],
         }),
     };

@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes};
 use nsquorum_links::Frame;
+use nsquorum_protocol::ChannelName;
 use nsquorum_topic::{ChannelIncarnation, Event, LogTime, NewMessage, Seq};
 
 use super::parts::{
@@ -21,6 +22,7 @@ mod kind {
     pub(super) const UNSUBSCRIBE: u8 = 5;
     pub(super) const EVENTS: u8 = 6;
     pub(super) const QUESTION: u8 = 7;
+    pub(super) const PUBLISH_TO_CHANNEL: u8 = 8;
 }
 
 /// Bytes of a message's row in a publish.
@@ -33,7 +35,8 @@ impl Framed<ToLeader> {
         let kind = match &self.content {
             ToLeader::Ask => kind::ASK,
             ToLeader::Claim(_) => kind::CLAIM,
-            ToLeader::Publish(_) => kind::PUBLISH,
+            ToLeader::Publish(PublishFrame { only: None, .. }) => kind::PUBLISH,
+            ToLeader::Publish(PublishFrame { only: Some(_), .. }) => kind::PUBLISH_TO_CHANNEL,
             ToLeader::Subscribe(_) => kind::SUBSCRIBE,
             ToLeader::Ready { .. } => kind::READY,
             ToLeader::Unsubscribe { .. } => kind::UNSUBSCRIBE,
@@ -74,7 +77,11 @@ impl Framed<ToLeader> {
         let content = match kind {
             kind::ASK => ToLeader::Ask,
             kind::CLAIM => ToLeader::Claim(claim(&mut reader)?),
-            kind::PUBLISH => ToLeader::Publish(publish(&mut reader)?),
+            kind::PUBLISH => ToLeader::Publish(publish(&mut reader, None)?),
+            kind::PUBLISH_TO_CHANNEL => {
+                let only = channel_name(&mut reader)?;
+                ToLeader::Publish(publish(&mut reader, Some(only))?)
+            }
             kind::SUBSCRIBE => ToLeader::Subscribe(subscriber(&mut reader)?),
             kind::READY => ToLeader::Ready {
                 subscription: subscription(&mut reader)?,
@@ -95,9 +102,12 @@ impl Framed<ToLeader> {
     }
 }
 
-/// `u64 number, u64 base, u32 messages, per message u32 length, u32 CRC32C, u32 deferral in ms, u64 published at; bodies`.
+/// The name of the channel if it is for one only; `u64 number, u64 base, u32 messages, per message u32 length, u32 CRC32C, u32 deferral in ms, u64 published at; bodies`.
 fn put_publish(out: &mut Vec<u8>, publish: &PublishFrame) {
     out.reserve(ROW_BYTES * publish.messages.len());
+    if let Some(only) = &publish.only {
+        put_channel_name(out, only);
+    }
     out.put_u64_le(publish.number);
     out.put_u64_le(publish.base);
     put_count(out, publish.messages.len());
@@ -109,7 +119,7 @@ fn put_publish(out: &mut Vec<u8>, publish: &PublishFrame) {
     }
 }
 
-fn publish(reader: &mut Reader) -> Result<PublishFrame, WireError> {
+fn publish(reader: &mut Reader, only: Option<ChannelName>) -> Result<PublishFrame, WireError> {
     let number = reader.u64("publish")?;
     let base = reader.u64("publish")?;
     let rows = reader.list("messages", |reader| {
@@ -133,7 +143,12 @@ fn publish(reader: &mut Reader) -> Result<PublishFrame, WireError> {
             })
         })
         .collect::<Result<_, _>>()?;
-    Ok(PublishFrame { number, base, messages })
+    Ok(PublishFrame {
+        number,
+        base,
+        only,
+        messages,
+    })
 }
 
 fn put_subscriber(out: &mut Vec<u8>, subscriber: &Subscriber) {

@@ -40,6 +40,55 @@ async fn messages_reach_every_channel_once_and_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_for_one_channel_reach_no_other() {
+    let store = store();
+    let node = Node::start(&store, 1).await;
+    let mut ledger = node.subscribe("ledger", 10).await;
+    let mut archive = node.subscribe("archive", 10).await;
+    // It has read nothing when the messages come.
+    let mut lags = node.subscribe("lags", 0).await;
+    let mut sleeps = node.subscribe("sleeps", 0).await;
+    node.publish(&["a"]).await;
+    node.publish_to("ledger", &["b", "c"]).await.expect("published");
+    node.publish_to("archive", &["d"]).await.expect("published");
+    node.publish(&["e"]).await;
+    let seen = |seqs: &[(u64, &str)]| -> Vec<(u64, u16, String)> {
+        seqs.iter().map(|(seq, body)| (*seq, 1, (*body).to_owned())).collect()
+    };
+    assert_eq!(ledger.take(4).await, seen(&[(1, "a"), (2, "b"), (3, "c"), (5, "e")]));
+    assert_eq!(archive.take(3).await, seen(&[(1, "a"), (4, "d"), (5, "e")]));
+    lags.subscription.handle.ready(10);
+    assert_eq!(lags.take(2).await, seen(&[(1, "a"), (5, "e")]));
+    node.wait_for_stats(|stats| {
+        let depths: Vec<u64> = stats.channels.iter().map(|channel| channel.depth).collect();
+        depths == [0, 0, 0, 2] && stats.channels.iter().all(|channel| channel.in_flight_count == 0)
+    })
+    .await;
+    node.cluster.stop().await;
+    drop(sleeps);
+    let node = Node::start(&store, 2).await;
+    sleeps = node.subscribe("sleeps", 10).await;
+    assert_eq!(
+        sleeps.take(2).await,
+        seen(&[(1, "a"), (5, "e")]),
+        "also after a restart"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_for_one_channel_need_it_and_a_topic_that_flows() {
+    let node = Node::start(&store(), 1).await;
+    let mut ledger = node.subscribe("ledger", 10).await;
+    let refused = node.publish_to("missing", &["a"]).await;
+    assert_eq!(refused, Err(PublishError::ChannelNotFound));
+    node.administer(AdminAction::PauseTopic).await.expect("paused");
+    assert_eq!(node.publish_to("ledger", &["b"]).await, Err(PublishError::TopicPaused));
+    node.administer(AdminAction::UnpauseTopic).await.expect("unpaused");
+    node.publish_to("ledger", &["c"]).await.expect("published");
+    assert_eq!(ledger.take(1).await, [(1, 1, "c".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_channel_gets_what_accumulated_and_a_later_one_does_not() {
     let node = Node::start(&store(), 1).await;
     node.publish(&["a", "b"]).await;

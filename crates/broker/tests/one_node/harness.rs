@@ -67,6 +67,11 @@ impl Node {
         within(self.broker.publish(&topic(), messages, None)).await
     }
 
+    pub(crate) async fn publish_to(&self, channel: &str, bodies: &[&str]) -> Result<(), PublishError> {
+        let messages = bodies.iter().map(|body| message(body, 0)).collect();
+        within(self.broker.publish_to_channel(&topic(), name(channel), messages, None)).await
+    }
+
     pub(crate) async fn subscribe(&self, channel: &str, ready: u32) -> Consumer {
         self.subscribe_with_timeout(channel, ready, PATIENCE).await
     }

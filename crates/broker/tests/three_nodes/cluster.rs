@@ -153,6 +153,12 @@ impl TestCluster {
         within(self.start_publish(node, bodies)).await
     }
 
+    pub(crate) async fn publish_to(&self, node: NodeId, channel: &str, body: &str) -> Result<(), PublishError> {
+        let message = NewMessage::new(Bytes::copy_from_slice(body.as_bytes()), LogTime::new(1));
+        let broker = &self.nodes[&node].broker;
+        within(broker.publish_to_channel(&topic(), name(channel), vec![message], None)).await
+    }
+
     pub(crate) async fn subscribe(&self, node: NodeId, channel: &str, ready: u32) -> Consumer {
         let client = Arc::new(ClientDescription {
             client_id: "test".into(),

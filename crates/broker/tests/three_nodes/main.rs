@@ -5,7 +5,7 @@ mod cluster;
 use std::time::Duration;
 
 use cluster::{NODES, TestCluster, within};
-use nsquorum_broker::{AdminAction, AdminError};
+use nsquorum_broker::{AdminAction, AdminError, PublishError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_node_takes_publishes_and_delivers() {
@@ -55,6 +55,29 @@ async fn any_node_takes_publishes_and_delivers() {
     }
     consumer_counts.sort_unstable();
     assert_eq!(consumer_counts, [0, 0, 3], "the leader counts them all");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_publishes_to_one_channel() {
+    let cluster = TestCluster::start().await;
+    let mut ledger = cluster.subscribe(NODES[0], "ledger", 10).await;
+    let mut archive = cluster.subscribe(NODES[1], "archive", 10).await;
+    for node in NODES {
+        let refused = cluster.publish_to(node, "missing", "x").await;
+        assert_eq!(refused, Err(PublishError::ChannelNotFound));
+        cluster.publish_to(node, "ledger", "for ledger").await.expect("stored");
+        cluster.publish(node, &["for both"]).await.expect("stored");
+    }
+    for (consumer, expected) in [
+        (&mut ledger, &["for ledger", "for both"].repeat(3)),
+        (&mut archive, &["for both"].repeat(3)),
+    ] {
+        for body in expected {
+            let delivery = within(consumer.receive()).await;
+            assert_eq!(delivery.body, body.as_bytes());
+            consumer.finish(&delivery);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

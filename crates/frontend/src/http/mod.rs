@@ -73,6 +73,7 @@ impl HttpFrontend {
             Endpoint::ClusterStatus => self.cluster_status().await,
             Endpoint::Pub => self.publish_one(request).await,
             Endpoint::Mpub => self.publish_many(request).await,
+            Endpoint::ChannelMpub => self.publish_to_channel(request).await,
             Endpoint::Topic(action) => self.administer_topic(action, &query(request)?).await,
             Endpoint::Channel(action) => self.administer_channel(action, &query(request)?).await,
             Endpoint::Setting(SettingAction::Show) => self.show_setting(parameter),

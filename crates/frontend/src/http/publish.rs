@@ -1,14 +1,14 @@
-//! POST /pub and /mpub.
+//! POST /pub, /mpub and /channel/mpub.
 //!
 //! The order of checks is nsqd's: the body before the topic for /pub, only the announced length before the topic for /mpub.
 
 use bytes::Bytes;
 use nsquorum_broker::PublishError;
 use nsquorum_http::{BodyError, HttpError, Query, Reply, Request, StatusCode, read_body};
-use nsquorum_protocol::{MpubBodyError, TopicName, mpub_binary, mpub_text};
+use nsquorum_protocol::{ChannelName, MpubBodyError, TopicName, mpub_binary, mpub_text};
 use nsquorum_topic::{LogTime, NewMessage};
 
-use super::{Answer, HttpFrontend, query, topic_argument};
+use super::{Answer, HttpFrontend, channel_argument, query, topic_argument};
 
 /// What a message costs in memory beside its body.
 const MESSAGE_OVERHEAD_BYTES: usize = 96;
@@ -34,7 +34,7 @@ impl HttpFrontend {
                 return Err(error);
             }
         };
-        self.publish(&topic, vec![body], defer_ms).await
+        self.publish(&topic, None, vec![body], defer_ms).await
     }
 
     pub(super) async fn publish_many(&self, request: &mut Request) -> Answer {
@@ -68,7 +68,28 @@ impl HttpFrontend {
             self.create(&topic).await?;
             return Ok(Reply::Text("OK".to_owned()));
         }
-        self.publish(&topic, bodies, 0).await
+        self.publish(&topic, None, bodies, 0).await
+    }
+
+    /// A binary /mpub that only one channel gets: how a channel's own backlog moves from one cluster to another. Creates nothing.
+    pub(super) async fn publish_to_channel(&self, request: &mut Request) -> Answer {
+        let limits = &self.config.limits;
+        let arguments = query(request)?;
+        let topic = topic_argument(&arguments, "INVALID_ARG_TOPIC")?;
+        let channel = channel_argument(&arguments)?;
+        if !self.broker.has_topic(&topic) {
+            return Err(HttpError::not_found("TOPIC_NOT_FOUND"));
+        }
+        if size_of(request) > limits.max_body_size as u64 {
+            return Err(HttpError::too_large("BODY_TOO_BIG"));
+        }
+        let body = match read_body(request.body_mut(), limits.max_body_size).await {
+            Ok(body) => body,
+            Err(BodyError::TooLong) => return Err(HttpError::too_large("BODY_TOO_BIG")),
+            Err(BodyError::Broken) => return Err(HttpError::internal("INTERNAL_ERROR")),
+        };
+        let bodies = mpub_binary(&body, limits).map_err(mpub_error)?;
+        self.publish(&topic, Some(channel), bodies, 0).await
     }
 
     async fn create(&self, topic: &TopicName) -> Result<(), HttpError> {
@@ -88,7 +109,7 @@ impl HttpFrontend {
             .ok_or(HttpError::bad_request("INVALID_DEFER"))
     }
 
-    async fn publish(&self, topic: &TopicName, bodies: Vec<Bytes>, defer_ms: u32) -> Answer {
+    async fn publish(&self, topic: &TopicName, only: Option<ChannelName>, bodies: Vec<Bytes>, defer_ms: u32) -> Answer {
         let clock = &self.broker.environment().clock;
         let (received, published_at) = (clock.now(), LogTime::new(clock.wall().as_nanos()));
         let count = bodies.len() as u64;
@@ -105,9 +126,11 @@ impl HttpFrontend {
             published_at,
             origin: None,
         };
-        let ticket = self
-            .broker
-            .publish(topic, bodies.into_iter().map(message).collect(), Some(admitted));
+        let messages = bodies.into_iter().map(message).collect();
+        let ticket = match only {
+            None => self.broker.publish(topic, messages, Some(admitted)),
+            Some(channel) => self.broker.publish_to_channel(topic, channel, messages, Some(admitted)),
+        };
         self.metrics.published_bytes.increment(bytes as u64);
         let result = tokio::time::timeout(self.config.publish_timeout, ticket).await;
         match result.unwrap_or(Err(PublishError::TimedOut)) {
@@ -129,9 +152,11 @@ impl HttpFrontend {
     }
 }
 
-/// All 503: the same request may succeed later. Tools look at the status; the code tells people why.
+/// Mostly 503: the same request may succeed later. Tools look at the status; the code tells people why.
 fn publish_error(error: PublishError) -> HttpError {
     HttpError::unavailable(match error {
+        PublishError::ChannelNotFound => return HttpError::not_found("CHANNEL_NOT_FOUND"),
+        PublishError::TopicPaused => "TOPIC_PAUSED",
         PublishError::Exiting | PublishError::Stopping => "EXITING",
         PublishError::DiskFull => "DISK_FULL",
         PublishError::TooManyDeferred => "TOO_MANY_DEFERRED",

@@ -12,6 +12,8 @@ pub(super) enum Endpoint {
     ClusterStatus,
     Pub,
     Mpub,
+    /// For one channel: nsqd has no such thing.
+    ChannelMpub,
     Topic(TopicAction),
     Channel(ChannelAction),
     /// /config/…
@@ -55,6 +57,7 @@ pub(super) const ROUTER: Router<Endpoint> = Router::new(&[
     (Method::GET, "/cluster/status", Endpoint::ClusterStatus),
     (Method::POST, "/pub", Endpoint::Pub),
     (Method::POST, "/mpub", Endpoint::Mpub),
+    (Method::POST, "/channel/mpub", Endpoint::ChannelMpub),
     (Method::POST, "/topic/create", Endpoint::Topic(TopicAction::Create)),
     (Method::POST, "/topic/delete", Endpoint::Topic(TopicAction::Delete)),
     (Method::POST, "/topic/empty", Endpoint::Topic(TopicAction::Empty)),
@@ -96,7 +99,7 @@ mod tests {
         let posts = ["topic", "channel"]
             .iter()
             .flat_map(|of| actions.map(|action| format!("/{of}/{action}")));
-        for path in posts.chain(["/pub".to_owned(), "/mpub".to_owned()]) {
+        for path in posts.chain(["/pub".to_owned(), "/mpub".to_owned(), "/channel/mpub".to_owned()]) {
             assert!(
                 matches!(ROUTER.resolve(&Method::POST, &path), Resolution::Endpoint(_)),
                 "{path}"

@@ -69,6 +69,15 @@ async fn refusals_have_nsqds_codes_in_nsqds_order() {
         ("POST", "/mpub", b"x", 400, "MISSING_ARG_TOPIC"),
         ("POST", "/mpub?topic=t", &max, 413, "MSG_TOO_BIG"),
         ("POST", "/mpub?topic=t&binary=true", b"x", 413, "BAD_BODY"),
+        ("POST", "/channel/mpub?channel=c", b"x", 400, "MISSING_ARG_TOPIC"),
+        ("POST", "/channel/mpub?topic=t", b"x", 400, "MISSING_ARG_CHANNEL"),
+        (
+            "POST",
+            "/channel/mpub?topic=none&channel=c",
+            b"x",
+            404,
+            "TOPIC_NOT_FOUND",
+        ),
         ("POST", "/topic/create", empty, 400, "MISSING_ARG_TOPIC"),
         ("POST", "/topic/create?topic=t$", empty, 400, "INVALID_TOPIC"),
         ("POST", "/topic/delete?topic=t$", empty, 404, "TOPIC_NOT_FOUND"),
@@ -146,6 +155,46 @@ async fn published_messages_arrive_and_deferred_ones_later() {
         bodies.push(String::from_utf8(consumer.message().await.2).expect("text"));
     }
     assert_eq!(bodies, ["one", "two", "three\r", "four", "five"]);
+}
+
+#[tokio::test]
+async fn one_channel_alone_can_be_published_to() {
+    let node = TestNode::start().await;
+    let mut first = Client::subscribed(&node, "first", 10).await;
+    let mut second = Client::subscribed(&node, "second", 10).await;
+    let binary = b"\0\0\0\x02\0\0\0\x01a\0\0\0\x01b";
+    let table: &[(&str, &[u8], u16, &str)] = &[
+        (
+            "/channel/mpub?topic=t&channel=none",
+            binary,
+            404,
+            "{\"message\":\"CHANNEL_NOT_FOUND\"}",
+        ),
+        (
+            "/channel/mpub?topic=t&channel=first",
+            b"x",
+            413,
+            "{\"message\":\"BAD_BODY\"}",
+        ),
+        ("/channel/mpub?topic=t&channel=first", binary, 200, "OK"),
+        ("/topic/pause?topic=t", b"", 200, ""),
+        (
+            "/channel/mpub?topic=t&channel=first",
+            binary,
+            503,
+            "{\"message\":\"TOPIC_PAUSED\"}",
+        ),
+        ("/topic/unpause?topic=t", b"", 200, ""),
+        ("/pub?topic=t", b"c", 200, "OK"),
+    ];
+    for (path, body, status, said) in table {
+        let answer = request(&node, "POST", path, body).await;
+        assert_eq!((answer.status, &*answer.body), (*status, *said), "{path}");
+    }
+    for body in ["a", "b", "c"] {
+        assert_eq!(first.message().await.2, body.as_bytes());
+    }
+    assert_eq!(second.message().await.2, b"c");
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ use clap::{Parser, Subcommand};
 
 use crate::bench;
 use crate::exit::{self, Exit};
+use crate::import;
 use crate::serve;
 use crate::status;
 use crate::up;
@@ -53,6 +54,9 @@ enum Command {
     Pub(publish::PubArgs),
     /// Print the messages of a topic as they come.
     Tail(tail::TailArgs),
+    /// Publish what a stopped stock nsqd left in its data path.
+    #[command(after_help = exit::HELP)]
+    Import(import::ImportArgs),
     /// Measure a running node.
     Bench(Box<bench::BenchArgs>),
     /// Check the data directory of a stopped node.
@@ -87,6 +91,7 @@ fn run_nsquorum() -> Exit {
         Command::Status(args) => client(status::run(args)),
         Command::Pub(args) => client(publish::run(args)),
         Command::Tail(args) => client(tail::run(args)),
+        Command::Import(args) => client(import::run(args)),
         Command::Bench(args) => client(Box::pin(bench::run(*args))),
         Command::Verify(args) => inspect::verify(&args),
         Command::Repair(args) => inspect::repair(&args),
@@ -131,6 +136,7 @@ pub(crate) fn complain(text: &str) {
     drop(writeln!(std::io::stderr().lock(), "nsquorum: {text}"));
 }
 
+pub(crate) use duration::parse as parse_duration;
 pub(crate) use logging::{LogFilter, start as start_logging};
 
 #[cfg(test)]

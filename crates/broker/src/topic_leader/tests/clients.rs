@@ -20,7 +20,14 @@ const CONSUMERS_MAX: usize = 7;
 
 impl History {
     pub(super) fn publish(&mut self) {
-        let publish = self.publishers.publish(&mut self.dice);
+        let is_for_one = self.bias.one_channel.is_some_and(|bias| self.dice.one_in(bias));
+        let publish = if is_for_one {
+            let name = self.dice.pick(&CHANNELS).expect("not empty");
+            let count = 1 + self.dice.below(4);
+            self.publishers.publish_to(channel(name), count)
+        } else {
+            self.publishers.publish(&mut self.dice)
+        };
         self.input(LeaderInput::Publish(publish));
     }
 

@@ -27,6 +27,8 @@ pub(super) struct Bias {
     pub(super) refusal: u64,
     pub(super) upheaval: u64,
     pub(super) administration: u64,
+    /// Of the publishes; `None` for none.
+    pub(super) one_channel: Option<u64>,
     pub(super) window_bytes_max: usize,
 }
 
@@ -72,6 +74,10 @@ impl History {
             refusal: dice.pick(&[3, 8, 1_000_000]).expect("not empty"),
             upheaval: dice.pick(&[60, 200, 1_000_000]).expect("not empty"),
             administration: dice.pick(&[12, 40, 300]).expect("not empty"),
+            // Dice of its own, and not in every history: what the kept seeds are kept for goes on happening.
+            one_channel: Dice::new(!seed)
+                .pick(&[None, None, Some(2), Some(8)])
+                .expect("not empty"),
             window_bytes_max: dice.pick(&[0, 1_000, 20_000, 4 << 20]).expect("not empty"),
         };
         Self::with(dice, limits, bias)
@@ -87,6 +93,7 @@ impl History {
                 refusal: never,
                 upheaval: never,
                 administration: never,
+                one_channel: None,
                 window_bytes_max,
             },
         )

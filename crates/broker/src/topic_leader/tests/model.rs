@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use nsquorum_environment::Monotonic;
+use nsquorum_protocol::ChannelName;
 use nsquorum_topic::{
     Applied, Attempts, BatchView, Channel, ChannelIncarnation, Effect, EntryPosition, Event, LogTime, Seq, Term,
     TopicState,
@@ -48,6 +50,8 @@ enum Status {
     },
     /// A FIN that is not in the log yet.
     Finishing,
+    /// Published for another channel; that this one is done with it is not in the log yet, and nothing behind it is read before.
+    PassedOver,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +101,7 @@ pub(super) struct Seen {
     pub(super) returned: u64,
     pub(super) deferred: u64,
     pub(super) late_fins: u64,
+    pub(super) passed_over: u64,
 }
 
 /// The model of one history.
@@ -107,6 +112,8 @@ pub(super) struct Model {
     /// Deliveries ever made and not returned, over all leaderships.
     deliveries: BTreeMap<(ChannelIncarnation, Seq), u64>,
     pub(super) delivered: BTreeSet<(ChannelIncarnation, Seq)>,
+    /// What was published for another channel.
+    pub(super) passed_over: BTreeSet<(ChannelIncarnation, Seq)>,
     pub(super) seen: Seen,
 }
 
@@ -117,6 +124,7 @@ impl Model {
             state_bytes_max,
             deliveries: BTreeMap::new(),
             delivered: BTreeSet::new(),
+            passed_over: BTreeSet::new(),
             seen: Seen::default(),
         }
     }
@@ -176,7 +184,14 @@ impl Model {
     }
 
     /// The leader is about to learn that a batch was applied.
-    pub(super) fn applied(&mut self, at: EntryPosition, batch: &BatchView, applied: &Applied) {
+    /// `only`: what was published for one channel.
+    pub(super) fn applied(
+        &mut self,
+        at: EntryPosition,
+        batch: &BatchView,
+        applied: &Applied,
+        only: &BTreeMap<Bytes, ChannelName>,
+    ) {
         let Some(leadership) = &mut self.leadership else { return };
         while leadership.state.applied().unwrap().0.next() < at.index {
             let index = leadership.state.applied().unwrap().0.next();
@@ -190,6 +205,25 @@ impl Model {
         for event in batch.events() {
             if let Event::Finish { channel, .. } = event {
                 leadership.forget_finished(channel);
+            }
+        }
+        // A later leader does not know any more whom they were for.
+        if (batch.header().term, at.term) != (leadership.term, leadership.term) {
+            return;
+        }
+        for message in batch.messages() {
+            let Some(only) = only.get(&message.body) else { continue };
+            let end = leadership.state.readable_end();
+            assert!(message.seq < end, "for {only} alone, and held back for all by a pause");
+            let others = leadership.state.channels().filter(|channel| channel.name() != only);
+            for channel in others.map(Channel::incarnation) {
+                self.seen.passed_over += 1;
+                self.passed_over.insert((channel, message.seq));
+                let model = leadership
+                    .channels
+                    .get_mut(&channel)
+                    .expect("the model has every channel");
+                model.statuses.insert(message.seq, Status::PassedOver);
             }
         }
     }
@@ -554,15 +588,35 @@ impl ChannelModel {
             Status::Returned { .. } => true,
             Status::Queued { not_before, .. } => not_before.is_none_or(|due| due <= clock),
             Status::Deferred { due } => *due <= clock,
-            Status::InFlight { .. } | Status::Orphaned { .. } | Status::Requeueing { .. } | Status::Finishing => false,
+            Status::InFlight { .. }
+            | Status::Orphaned { .. }
+            | Status::Requeueing { .. }
+            | Status::Finishing
+            | Status::PassedOver => false,
         };
-        let unread = (self.next.get()..topic.readable_end().get())
+        let stop = self
+            .statuses
+            .iter()
+            .find(|(_, status)| matches!(status, Status::PassedOver))
+            .map(|(seq, _)| *seq);
+        let end = stop.unwrap_or(topic.readable_end());
+        // What came back to the tail waits until reading is there.
+        let is_in_reach = |status: &Status| match status {
+            Status::Queued {
+                not_before: None,
+                place,
+                ..
+            } => stop.is_none_or(|stop| place.0 <= stop),
+            Status::Queued { .. } | Status::Deferred { .. } => stop.is_none(),
+            _ => true,
+        };
+        let unread = (self.next.get()..end.get())
             .map(Seq::new)
             .find(|seq| has_room && !channel.is_finished(*seq) && !self.statuses.contains_key(seq));
         let back = self
             .statuses
             .iter()
-            .find(|(seq, status)| may_go(status) && !channel.is_finished(**seq));
+            .find(|(seq, status)| may_go(status) && is_in_reach(status) && !channel.is_finished(**seq));
         unread.or(back.map(|(seq, _)| *seq))
     }
 

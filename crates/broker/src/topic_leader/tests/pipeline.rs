@@ -4,7 +4,7 @@ use nsquorum_environment::Monotonic;
 use nsquorum_topic::batch::MESSAGE_ROW_BYTES;
 use nsquorum_topic::{
     Attempts, BatchView, ChannelIncarnation, Event, FeatureLevel, LogTime, NodeId, NodeIncarnation, RequeueCause, Seq,
-    SessionId, Term,
+    SeqRange, SessionId, Term,
 };
 use tokio::sync::oneshot;
 
@@ -32,6 +32,19 @@ fn publish(pipeline: &mut Pipeline, bodies: &[&str]) -> Answer {
     let messages = bodies.iter().map(|body| message((*body).to_owned())).collect();
     pipeline.publish(Publish {
         messages,
+        only: None,
+        answer: answer.into(),
+        place: None,
+        _held: Held::Nothing,
+    });
+    receiver
+}
+
+fn publish_to(pipeline: &mut Pipeline, name: &str, bodies: &[&str]) -> Answer {
+    let (answer, receiver) = oneshot::channel();
+    pipeline.publish(Publish {
+        messages: bodies.iter().map(|body| message((*body).to_owned())).collect(),
+        only: Some(channel(name)),
         answer: answer.into(),
         place: None,
         _held: Held::Nothing,
@@ -382,6 +395,7 @@ fn deferred_messages_count_until_they_are_applied() {
     deferred.defer_ms = 1;
     pipeline.publish(Publish {
         messages: vec![deferred, message("b")],
+        only: None,
         answer: answer.into(),
         place: None,
         _held: Held::Nothing,
@@ -459,4 +473,22 @@ fn events_are_not_told_before_a_refused_batch_in_front_of_them_is_in_the_log() {
     assert_eq!(pipeline.accepted(again.first_seq), [Stored::Events(mark)]);
     let mark = Mark::Node(mark);
     assert_eq!(pipeline.mark(mark), Some(mark), "nothing is under way");
+}
+
+#[test]
+fn a_pause_stands_behind_messages_for_one_channel_and_not_in_their_batch() {
+    let mut pipeline = started();
+    let mut answers = vec![publish(&mut pipeline, &["a"])];
+    drop(command(&mut pipeline, Event::PauseTopic));
+    answers.push(publish_to(&mut pipeline, "ledger", &["b", "c"]));
+    drop(command(&mut pipeline, Event::UnpauseTopic));
+    drop(command(&mut pipeline, Event::PauseTopic));
+    answers.push(publish(&mut pipeline, &["d"]));
+    let firsts: Vec<u64> = std::iter::from_fn(|| next_at(&mut pipeline, NOW))
+        .map(|ready| ready.first_seq.get())
+        .collect();
+    assert_eq!(firsts, [1, 4], "events apply before messages");
+    let range = SeqRange::new(Seq::new(2), Seq::new(3)).expect("ascending");
+    assert_eq!(pipeline.for_one_channel(Seq::new(1)), [(range, channel("ledger"))]);
+    drop(answers);
 }

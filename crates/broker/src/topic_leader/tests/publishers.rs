@@ -1,8 +1,9 @@
 //! Everybody who waits for an answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use nsquorum_protocol::ChannelName;
 use nsquorum_topic::NewMessage;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::oneshot::{self, Receiver};
@@ -29,6 +30,8 @@ pub(super) struct Publishers {
     pub(super) safe: Vec<Bytes>,
     /// Refused with a promise that nothing is stored.
     pub(super) refused: BTreeSet<Bytes>,
+    /// What was published for one channel.
+    pub(super) only: BTreeMap<Bytes, ChannelName>,
 }
 
 /// The how-manieth message of the publishers this is; none of theirs if `None`.
@@ -51,6 +54,15 @@ impl Publishers {
         self.publish_of(count, padding as usize, defer_ms)
     }
 
+    /// One publish for one channel.
+    pub(super) fn publish_to(&mut self, channel: ChannelName, count: u64) -> Publish {
+        let mut publish = self.publish_of(count, 10, 0);
+        let bodies = publish.messages.iter().map(|message| message.body.clone());
+        self.only.extend(bodies.map(|body| (body, channel.clone())));
+        publish.only = Some(channel);
+        publish
+    }
+
     /// One publish.
     pub(super) fn publish_of(&mut self, count: u64, padding: usize, defer_ms: u32) -> Publish {
         let messages: Vec<NewMessage> = (0..count)
@@ -71,6 +83,7 @@ impl Publishers {
         });
         Publish {
             messages,
+            only: None,
             answer: answer.into(),
             place: None,
             _held: Held::Nothing,
@@ -105,7 +118,13 @@ impl Publishers {
                     }
                     self.safe.extend(waiting.bodies);
                 }
-                Ok(Err(PublishError::DiskFull | PublishError::TooManyDeferred | PublishError::Exiting)) => {
+                Ok(Err(
+                    PublishError::DiskFull
+                    | PublishError::TooManyDeferred
+                    | PublishError::Exiting
+                    | PublishError::ChannelNotFound
+                    | PublishError::TopicPaused,
+                )) => {
                     self.refused.extend(waiting.bodies);
                 }
                 Ok(Err(PublishError::Stopping | PublishError::TimedOut)) => {}

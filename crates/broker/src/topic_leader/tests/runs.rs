@@ -18,6 +18,7 @@ struct Census {
     returned: u64,
     deferred: u64,
     late_fins: u64,
+    passed_over: u64,
     deleted: u64,
 }
 
@@ -36,6 +37,7 @@ impl Census {
         self.returned += seen.returned;
         self.deferred += seen.deferred;
         self.late_fins += seen.late_fins;
+        self.passed_over += seen.passed_over;
         self.deleted += u64::from(history.deleted.is_some());
     }
 
@@ -51,6 +53,7 @@ impl Census {
         assert!(self.returned > 2 * histories, "returned: {self:?}");
         assert!(self.deferred > histories, "deferred: {self:?}");
         assert!(self.late_fins > histories / 10, "FINs of earlier deliveries: {self:?}");
+        assert!(self.passed_over > histories, "passed over: {self:?}");
         assert!(self.deleted > histories / 40, "deleted topics: {self:?}");
     }
 }

@@ -15,6 +15,7 @@ use crate::latency::{LatencySettings, Quantile};
 use crate::leases::LeaseEvent;
 use crate::stats::ChannelStats;
 use crate::subscription::SubscriptionId;
+use crate::topic_leader::dispatch::Dispatch;
 use crate::topic_leader::input::{ChannelChange, Command, LeaderInput};
 use crate::topic_leader::machine::{LeaderLimits, Output};
 
@@ -536,4 +537,61 @@ fn what_is_finished_by_its_holder_is_measured_from_its_publish() {
     assert_eq!(stats.channels[1].latency.as_ref().map(|latency| latency.count), Some(0));
     assert_eq!(stats.latency, Some(measured), "the topic is all its channels");
     history.disconnect(other);
+}
+
+fn publish_to(history: &mut History, name: &str, count: u64) {
+    let publish = history.publishers.publish_to(channel(name), count);
+    history.input(LeaderInput::Publish(publish));
+}
+
+#[test]
+fn what_is_for_one_channel_is_not_held_back_for_all_by_a_pause_that_comes_at_the_same_time() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 9);
+    let other = subscribe(&mut history, "other", 9);
+    publish_to(&mut history, "ledger", 2);
+    history.command(Command::Topic(Event::PauseTopic));
+    publish_to(&mut history, "ledger", 1);
+    history.settle();
+    assert_eq!(take(&mut history, id), [1, 2]);
+    history.command(Command::Topic(Event::UnpauseTopic));
+    history.settle();
+    assert_eq!(history.publishers.refused.len(), 1, "after the pause");
+    publish(&mut history, 1);
+    assert_eq!(
+        (take(&mut history, id), take(&mut history, other)),
+        (vec![1, 2, 3], vec![3])
+    );
+}
+
+#[test]
+fn what_is_for_one_channel_comes_on_all_if_the_leader_changes_before_that_is_in_the_log() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 0);
+    subscribe(&mut history, "other", 0);
+    publish_to(&mut history, "ledger", 1);
+    history.step();
+    while history.group.apply_one() {}
+    while history.deliver_event() {}
+    assert_eq!(history.publishers.safe.len(), 1, "answered");
+    history.restart_leader();
+    history.elect(ME);
+    history.settle();
+    for name in ["ledger", "other"] {
+        let id = subscribe(&mut history, name, 9);
+        assert_eq!(take(&mut history, id), [1], "on {name}");
+    }
+    assert!(history.consumers.contains_key(&id));
+}
+
+#[test]
+fn what_is_for_other_channels_takes_no_room_in_one_that_nobody_serves() {
+    let (mut history, _) = leading(LeaderLimits::default(), WINDOW, 0);
+    subscribe(&mut history, "other", 0);
+    for _ in 0..20 {
+        publish(&mut history, 1);
+        publish_to(&mut history, "ledger", 3);
+        rest(&mut history);
+    }
+    let leading = history.leader.leading.as_ref().expect("leading");
+    let ranges = leading.dispatches.values().map(Dispatch::passed_over_ranges);
+    assert!(ranges.max() <= Some(1), "all but the last are in the log");
 }

@@ -40,6 +40,7 @@ impl History {
                     },
                     batch,
                     applied,
+                    &self.publishers.only,
                 );
             }
             TopicEvent::Deposed => self.model.stop(),
