@@ -38,7 +38,7 @@ pub use nsquorum_consensus::{
     ReplicaStatus,
 };
 
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub use wire::hostile;
 
 pub use node::{AdminAction, AdminError, Broker, BrokerConfig, Health, OtherNode};

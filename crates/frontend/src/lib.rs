@@ -19,7 +19,7 @@ mod tcp;
 pub mod tls;
 mod transport;
 
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub use auth::hostile;
 pub use auth::{AuthMethod, AuthSettings};
 pub use config::{Corruption, CorruptionHook, FrontendConfig};

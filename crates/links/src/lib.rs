@@ -32,7 +32,7 @@ mod receivers;
 
 pub use error::{Evidence, Rejection, SendError};
 pub use frame::{Frame, Received};
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub use grpc::hostile;
 pub use grpc::{ClusterSecret, GrpcLinks, GrpcOptions, SecretTooShort};
 pub use identity::{LinkEpoch, PeerIdentity};

@@ -666,15 +666,15 @@ fn counts_that_no_topic_reaches_stop_nothing() {
     builder.push_message(&NewMessage::new(Bytes::from_static(b"body"), LogTime::new(1)));
     let payload = builder.finish(Term::new(1), Seq::new(1), LogTime::new(1), FeatureLevel::new(1));
     let batch = BatchView::parse(payload.freeze()).unwrap();
-    for index in 1..=2 {
+    for place in 1..=2 {
         let at = EntryPosition {
-            index: LogIndex::new(index),
-            term: Term::new(1),
+            index: LogIndex::new(place),
+            term: Term::new(place),
             encoded_bytes: 100,
         };
-        // The second one is void: its number is taken.
+        // The second one is void: it was made for the term before.
         let applied = state.apply_batch(at, &batch).unwrap();
-        assert_eq!(matches!(applied, Applied::Accepted(_)), index == 1);
+        assert_eq!(matches!(applied, Applied::Accepted(_)), place == 1);
     }
     assert_eq!(
         (state.message_count(), state.message_bytes(), state.void_batches()),

@@ -30,7 +30,9 @@ pub fn messages(mut bytes: &[u8]) {
             continue;
         };
         match message.say {
-            Some(dialled::Say::Hello(hello)) => drop(identity_from_wire(hello.identity.as_ref())),
+            Some(dialled::Say::Hello(hello)) => {
+                let _ = identity_from_wire(hello.identity.as_ref());
+            }
             Some(dialled::Say::Write(write)) => {
                 let expected = lanes.frames(&write);
                 let mut arrived = Vec::new();
@@ -57,11 +59,15 @@ fn answered_by_dialled_node(message: &[u8]) {
         return;
     };
     match say {
-        answered::Say::Challenge(challenge) => drop(identity_from_wire(challenge.identity.as_ref())),
-        answered::Say::Verdict(verdict) => drop(rejection_from_wire(verdict.rejection)),
+        answered::Say::Challenge(challenge) => {
+            let _ = identity_from_wire(challenge.identity.as_ref());
+        }
+        answered::Say::Verdict(verdict) => {
+            let _ = rejection_from_wire(verdict.rejection);
+        }
         answered::Say::Credits(credits) => {
             for credit in credits.credits {
-                drop(lane_from_wire(credit.service, credit.group));
+                let _ = lane_from_wire(credit.service, credit.group);
             }
         }
     }
