@@ -32,6 +32,7 @@ place() {
     local inputs=(Cargo.toml Cargo.lock .cargo clippy.toml dev build/environment.sh build/rocksdb.sh build/bench.sh crates tests)
     [ ! -d proto ] || inputs+=(proto)
     [ "$1" != invoices ] || inputs+=(examples)
+    [ "$1" != fuzz ] || inputs+=(fuzz build/fuzz.sh)
     local key
     case "$commit" in
         *-dirty) key="$commit" ;;
@@ -41,7 +42,7 @@ place() {
 }
 
 # Names of the lines, in the order in which they run: cheap ones first.
-lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory connections restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop nsqjs-suite stock-lookup stock-tools migration invoices bench cluster-bench)
+lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory connections restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop nsqjs-suite stock-lookup stock-tools stock-nsqd migration fuzz invoices bench cluster-bench)
 
 line_check() { ./dev check; }                                                                # acceptance 1 (part)
 line_nsqjs_suite() { tests/interop/nsqjs_suite/run; }                                        # all of NSQ 2
@@ -49,6 +50,7 @@ line_migration() { tests/stock/migration/run --count 100000 && tests/stock/migra
 line_interop() { # acceptance 2
     tests/interop/run --count 100000 && tests/interop/run --count 20000 --transport all --pairs all && tests/interop/run --nodes 3 --count 30000
 }
+line_fuzz() { build/fuzz.sh --runs 10000000; }                                                # all of NSQ 5
 line_invoices() { examples/invoices/run --count 5000; }                                      # acceptance 2
 line_power_cut() { NSQUORUM_KILLS=50 node_test power_cut; }                                  # acceptance 3
 line_topic_histories() {                                                                     # acceptance 4
@@ -81,6 +83,11 @@ line_leader_pauses() { NSQUORUM_LEADER_PAUSES=20 cluster_test leader_death pause
 line_rolling_restarts() { NSQUORUM_ROLLING_RESTARTS=20 cluster_test rolling; }               # three replicas 6
 line_cluster_clients() { tests/interop/run --cluster --count 300000 --kills 10; }            # three replicas 1, 2
 line_stock_lookup() { tests/stock/lookupd_differential; }                                       # all of NSQ 1 (nsqlookupd)
+line_stock_nsqd() { # all of NSQ 1 (HTTP, TCP, statsd)
+    for what in http tcp statsd; do
+        tests/stock/run "$what" && tests/stock/run "$what" --nodes 3 || return
+    done
+}
 line_stock_tools() { tests/stock/tools --count 5000 --rounds 5; }                             # all of NSQ 2 (nsqadmin, tools)
 line_restart() { node_test restart; }                                                        # acceptance 1, 7
 

@@ -38,6 +38,9 @@ pub use nsquorum_consensus::{
     ReplicaStatus,
 };
 
+#[cfg(any(test, fuzzing))]
+pub use wire::hostile;
+
 pub use node::{AdminAction, AdminError, Broker, BrokerConfig, Health, OtherNode};
 pub use nsquorum_topic::NodeId;
 pub use outages::Outages;

@@ -11,6 +11,8 @@ mod error;
 mod formation;
 mod group;
 mod hand_over;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod locations;
 mod metadata;
 mod node;

@@ -19,6 +19,8 @@ mod tcp;
 pub mod tls;
 mod transport;
 
+#[cfg(any(test, fuzzing))]
+pub use auth::hostile;
 pub use auth::{AuthMethod, AuthSettings};
 pub use config::{Corruption, CorruptionHook, FrontendConfig};
 pub use http::HttpFrontend;

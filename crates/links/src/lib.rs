@@ -32,6 +32,8 @@ mod receivers;
 
 pub use error::{Evidence, Rejection, SendError};
 pub use frame::{Frame, Received};
+#[cfg(any(test, fuzzing))]
+pub use grpc::hostile;
 pub use grpc::{ClusterSecret, GrpcLinks, GrpcOptions, SecretTooShort};
 pub use identity::{LinkEpoch, PeerIdentity};
 pub use lane::{Class, Lane, Service};

@@ -149,7 +149,7 @@ impl Channel {
     }
 
     pub(crate) fn count_arrivals(&mut self, count: u64) {
-        self.counters.messages += count;
+        self.counters.messages = self.counters.messages.saturating_add(count);
     }
 
     /// Sets the pause; returns whether that changed anything.
@@ -160,7 +160,7 @@ impl Channel {
     /// Consumers are done with a range; returns how many of its numbers were unfinished.
     pub(crate) fn finish(&mut self, range: SeqRange) -> u64 {
         let newly = self.drop_range(range);
-        self.counters.finished += newly;
+        self.counters.finished = self.counters.finished.saturating_add(newly);
         newly
     }
 
@@ -224,11 +224,12 @@ impl Channel {
             behind,
         };
         self.exceptions.insert(seq, exception);
-        match cause {
-            RequeueCause::Requeue => self.counters.requeued += 1,
-            RequeueCause::Timeout => self.counters.timed_out += 1,
-            RequeueCause::Disconnect => self.counters.disconnected += 1,
-        }
+        let counter = match cause {
+            RequeueCause::Requeue => &mut self.counters.requeued,
+            RequeueCause::Timeout => &mut self.counters.timed_out,
+            RequeueCause::Disconnect => &mut self.counters.disconnected,
+        };
+        *counter = counter.saturating_add(1);
         Some(exception)
     }
 

@@ -75,9 +75,9 @@ impl GroupId {
 }
 
 impl LogIndex {
-    /// The position after this one.
+    /// The position after this one. Saturates: no log gets there, but bytes that were made up may say so.
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

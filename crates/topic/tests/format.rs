@@ -651,3 +651,35 @@ fn deleting_the_topic_is_flagged_and_stands_alone() {
     builder.push_event(&Event::DeleteTopic);
     assert!(builder.closes_topic());
 }
+
+/// Found by fuzzing: the encoding is canonical and consistent, and what is counted stands at the end of its type.
+#[test]
+fn counts_that_no_topic_reaches_stop_nothing() {
+    const LAST_INCARNATION_AT: usize = 107;
+    let mut bytes = TopicState::new(Seq::new(0)).encode();
+    // The last incarnation, messages, bytes and void batches stand together.
+    bytes[LAST_INCARNATION_AT..LAST_INCARNATION_AT + 32].fill(0xff);
+    let mut state = TopicState::decode(&bytes).unwrap();
+    assert_eq!((state.message_count(), state.void_batches()), (u64::MAX, u64::MAX));
+    let mut builder = BatchBuilder::with_header_room(0);
+    builder.push_event(&Event::CreateChannel { name: name("one") });
+    builder.push_message(&NewMessage::new(Bytes::from_static(b"body"), LogTime::new(1)));
+    let payload = builder.finish(Term::new(1), Seq::new(1), LogTime::new(1), FeatureLevel::new(1));
+    let batch = BatchView::parse(payload.freeze()).unwrap();
+    for place in 1..=2 {
+        let at = EntryPosition {
+            index: LogIndex::new(place),
+            term: Term::new(place),
+            encoded_bytes: 100,
+        };
+        // The second one is void: it was made for the term before.
+        let applied = state.apply_batch(at, &batch).unwrap();
+        assert_eq!(matches!(applied, Applied::Accepted(_)), place == 1);
+    }
+    assert_eq!(
+        (state.message_count(), state.message_bytes(), state.void_batches()),
+        (u64::MAX, u64::MAX, u64::MAX)
+    );
+    assert_eq!(state.channels().count(), 0, "there is no incarnation left");
+    assert_eq!(TopicState::decode(&state.encode()).as_ref(), Ok(&state));
+}

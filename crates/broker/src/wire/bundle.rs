@@ -17,7 +17,7 @@ use super::WireError;
 use super::parts::{VERSION, append, put_count};
 use super::read::Reader;
 
-const KIND: u8 = 127;
+pub(super) const KIND: u8 = 127;
 
 /// A bundle with more bytes gets no further frame, so that it takes the room of one frame and no more. Longer frames go alone.
 const BUNDLE_BYTES_MAX: usize = 128 << 10;

@@ -14,6 +14,8 @@
 mod association;
 mod bundle;
 mod from_leader;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod parts;
 mod read;
 mod to_leader;

@@ -10,6 +10,7 @@ use nsquorum_topic::{Attempts, ChannelIncarnation, Event, LogTime, NewMessage, S
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use super::hostile::{again, frames};
 use super::{
     Asked, Association, Claim, Framed, FromLeader, Header, Place, PublishFrame, Question, Reply, Subscriber, ToLeader,
     is_from_leader,
@@ -277,16 +278,6 @@ fn encoded() -> Vec<Bytes> {
     to.chain(from).collect()
 }
 
-/// Parses bytes as what they say they are, and encodes what was found.
-fn again(bytes: Bytes) -> Option<Bytes> {
-    let frame = if is_from_leader(&bytes) {
-        Framed::<FromLeader>::parse(bytes).ok()?.encode()
-    } else {
-        Framed::<ToLeader>::parse(bytes).ok()?.encode()
-    };
-    Some(bytes_of(&frame))
-}
-
 #[test]
 fn every_frame_comes_back_as_it_went_in() {
     for content in every_to_leader() {
@@ -394,6 +385,14 @@ fn damaged_frames_never_panic_and_what_is_read_was_meant() {
         }
     }
     assert!(read > 1_000 && refused > 1_000, "{read} read, {refused} refused");
+}
+
+#[test]
+fn what_the_fuzzer_found_is_read_or_refused() {
+    let found = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/broker_frames")).unwrap();
+    let inputs: Vec<_> = found.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
+    assert!(inputs.len() > 20, "the corpus is missing");
+    inputs.iter().for_each(|bytes| frames(bytes));
 }
 
 #[test]

@@ -136,6 +136,7 @@ impl MetadataState {
                     let replicas: Vec<u64> = self.members.iter().copied().collect();
                     let first_leader = self.first_leader(*at).ok_or("a topic before the first membership")?;
                     let seq_base = self.retired.get(name).copied().unwrap_or(0);
+                    self.next_group = group.checked_add(1).ok_or("no group number is left")?;
                     self.topics.insert(
                         name.clone(),
                         StoredTopic {
@@ -145,7 +146,6 @@ impl MetadataState {
                             first_leader,
                         },
                     );
-                    self.next_group += 1;
                 }
             }
             MetadataCommand::DeleteTopic { name, group, last_seq } => {
@@ -379,6 +379,16 @@ mod tests {
             .expect("valid");
         create(&mut state, "orders");
         assert_eq!(hidden(&state, 26), [], "the next topic of the name has none");
+    }
+
+    /// Found by fuzzing: the next topic would have got the number of the metadata group.
+    #[test]
+    fn group_numbers_do_not_begin_again() {
+        let mut state = of_three();
+        state.next_group = u64::MAX;
+        let create = MetadataCommand::CreateTopic { name: "orders".into() };
+        assert!(state.apply(&create).is_err());
+        assert_eq!(state.topics().count(), 0);
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(crate) use responder::Callback;
 pub(crate) use serving::Serving;
 pub(crate) use state_machine::GroupStateMachine;
 pub(crate) use types::RaftTypes;
+#[cfg(any(test, fuzzing))]
+pub(crate) use wire::Request;
 pub(crate) use wire::{Answer, NoReplica, call_of, is_answer};
 
 #[cfg(test)]

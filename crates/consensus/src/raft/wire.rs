@@ -134,8 +134,8 @@ impl Request {
         let mut input = Input(frame.clone());
         let kind = input.u8()?;
         input.u64()?;
-        Ok(match kind {
-            APPEND => Self::Append(decode_append(input, group)?),
+        let request = match kind {
+            APPEND => Self::Append(decode_append(&mut input, group)?),
             VOTE => Self::Vote(decode_vote(&mut input)?),
             PRE_VOTE => Self::PreVote(decode_vote(&mut input)?),
             TRANSFER => {
@@ -157,11 +157,13 @@ impl Request {
                     },
                     total: input.u64()?,
                     offset: input.u64()?,
-                    bytes: input.0,
+                    bytes: std::mem::take(&mut input.0),
                 })
             }
             _ => return Err(Malformed("unknown kind of request")),
-        })
+        };
+        input.end()?;
+        Ok(request)
     }
 }
 
@@ -240,10 +242,12 @@ impl Answer {
             REFUSED => Self::Refused(match input.u8()? {
                 0 => NoReplica::Unknown,
                 1 => NoReplica::Stopped,
-                _ => NoReplica::Unreadable,
+                2 => NoReplica::Unreadable,
+                _ => return Err(Malformed("unknown reason of a refusal")),
             }),
             _ => return Err(Malformed("unknown kind of answer")),
         };
+        input.end()?;
         Ok((call, answer))
     }
 }
@@ -275,7 +279,7 @@ fn encode_append(request: AppendEntriesRequest<RaftTypes>, call: CallId, group: 
     pieces.into()
 }
 
-fn decode_append(mut input: Input, group: GroupId) -> Result<AppendEntriesRequest<RaftTypes>, Malformed> {
+fn decode_append(input: &mut Input, group: GroupId) -> Result<AppendEntriesRequest<RaftTypes>, Malformed> {
     let vote = input.vote()?;
     let prev_log_id = input.log_id()?;
     let leader_commit = input.log_id()?;
@@ -343,6 +347,13 @@ impl Input {
             return Err(Malformed("cut short"));
         }
         Ok(self.0.split_to(bytes))
+    }
+
+    fn end(&self) -> Result<(), Malformed> {
+        match self.0.is_empty() {
+            true => Ok(()),
+            false => Err(Malformed("bytes behind its end")),
+        }
     }
 
     fn u8(&mut self) -> Result<u8, Malformed> {
@@ -453,6 +464,8 @@ mod tests {
                 "cut at {cut}"
             );
         }
+        let longer = Bytes::from([&frame[..], &[0]].concat());
+        assert!(Request::decode(&longer, GroupId::new(7)).is_err(), "a byte more");
         let mut damaged = frame.to_vec();
         let last = damaged.len() - 50;
         damaged[last] ^= 1;
@@ -513,6 +526,8 @@ mod tests {
             for cut in 0..frame.len() {
                 assert!(Answer::decode(&frame.slice(..cut)).is_err(), "{answer:?} cut at {cut}");
             }
+            let longer = Bytes::from([&frame[..], &[0]].concat());
+            assert!(Answer::decode(&longer).is_err(), "{answer:?} and a byte more");
         }
     }
 }

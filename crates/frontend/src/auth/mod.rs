@@ -5,6 +5,8 @@
 
 mod exchange;
 mod grants;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod query;
 #[cfg(test)]
 mod tests;

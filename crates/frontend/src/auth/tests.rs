@@ -48,6 +48,17 @@ fn patterns_match_anywhere_and_publishing_needs_one_for_the_empty_name() {
 }
 
 #[test]
+fn what_the_fuzzer_found_is_read_or_refused() {
+    let found = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/auth_answer");
+    let files = std::fs::read_dir(found).expect("the corpus is there");
+    let inputs: Vec<_> = files
+        .map(|file| std::fs::read(file.expect("listed").path()).expect("readable"))
+        .collect();
+    assert!(inputs.len() > 10, "the corpus is missing");
+    inputs.iter().for_each(|json| hostile::answer(json));
+}
+
+#[test]
 fn an_answer_with_a_fault_is_worth_nothing() {
     for json in [
         "",

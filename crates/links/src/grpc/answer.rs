@@ -202,8 +202,8 @@ async fn read(core: &Core, accepted: Accepted, mut stream: Streaming<Dialled>) {
         evidence: Evidence::Reset,
     };
     let limits = &core.options.limits;
-    let pending_bytes_max = usize::try_from(limits.class(class).queued_bytes_max).unwrap_or(usize::MAX);
-    let mut assembler = Assembler::new(limits.frame_bytes_max, pending_bytes_max.saturating_mul(2));
+    let pending_bytes_max = limits.class(class).queued_bytes_max.saturating_mul(2);
+    let mut assembler = Assembler::new(limits.frame_bytes_max, pending_bytes_max);
     // The dialler first makes its other connection, and may then have nothing to say.
     let mut patience = core.options.handshake_timeout + silence(core, class);
     let clock = &core.environment.clock;
@@ -273,7 +273,8 @@ pub(super) fn silence(core: &Core, class: Class) -> Duration {
     }
 }
 
-fn take(
+/// Takes a message of chunks apart, and hands over the frames that end in it.
+pub(super) fn take(
     assembler: &mut Assembler,
     write: Write,
     mut deliver: impl FnMut(crate::Lane, bytes::Bytes),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 
 use crate::Lane;
+use crate::limits::charge;
 
 /// The chunks are not what a sender of this protocol sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +26,15 @@ struct Partial {
 /// The frames that have begun.
 pub(crate) struct Assembler {
     frame_bytes_max: usize,
-    /// Announced bytes of all frames that have begun; a peer cannot make this node reserve more.
-    pending_bytes: usize,
-    pending_bytes_max: usize,
+    /// What all frames that have begun are charged, by their announced bytes; a peer cannot make this node reserve more, nor keep a lane for
+    /// nothing.
+    pending_bytes: u64,
+    pending_bytes_max: u64,
     lanes: BTreeMap<Lane, Partial>,
 }
 
 impl Assembler {
-    pub(crate) const fn new(frame_bytes_max: usize, pending_bytes_max: usize) -> Self {
+    pub(crate) const fn new(frame_bytes_max: usize, pending_bytes_max: u64) -> Self {
         Self {
             frame_bytes_max,
             pending_bytes: 0,
@@ -49,7 +51,7 @@ impl Assembler {
             Some(bytes) if bytes == data.len() => Ok(Some(data)),
             Some(bytes) => {
                 // One frame may always be under way, however long.
-                let pending = self.pending_bytes + bytes;
+                let pending = self.pending_bytes + charge(bytes);
                 if !self.lanes.is_empty() && pending > self.pending_bytes_max {
                     return Err(Misplaced::Room);
                 }
@@ -69,7 +71,7 @@ impl Assembler {
                     return Ok(None);
                 }
                 let whole = self.lanes.remove(&lane).ok_or(Misplaced::Order)?;
-                self.pending_bytes -= whole.bytes;
+                self.pending_bytes -= charge(whole.bytes);
                 Ok(Some(whole.gathered.freeze()))
             }
         }
@@ -90,7 +92,7 @@ mod tests {
 
     #[test]
     fn frames_of_two_lanes_grow_side_by_side() {
-        let mut assembler = Assembler::new(10, 100);
+        let mut assembler = Assembler::new(10, 1000);
         let piece = Bytes::from_static;
         assert_eq!(assembler.chunk(lane(1), Some(4), piece(b"ab")), Ok(None));
         assert_eq!(assembler.chunk(lane(2), Some(3), piece(b"x")), Ok(None));
@@ -102,7 +104,7 @@ mod tests {
 
     #[test]
     fn what_no_sender_sends_is_refused() {
-        let mut assembler = Assembler::new(10, 12);
+        let mut assembler = Assembler::new(10, 2 * 64 + 12);
         let piece = Bytes::from_static;
         assert_eq!(assembler.chunk(lane(1), None, piece(b"a")), Err(Misplaced::Order));
         assert_eq!(assembler.chunk(lane(1), Some(11), piece(b"a")), Err(Misplaced::Length));
@@ -114,5 +116,11 @@ mod tests {
             assembler.chunk(lane(1), None, piece(b"12345678")),
             Err(Misplaced::Length)
         );
+    }
+    #[test]
+    fn frames_that_begin_and_never_end_are_charged_for_their_lanes() {
+        let mut assembler = Assembler::new(10, 1000);
+        let begun = (0..100).map_while(|group| assembler.chunk(lane(group), Some(1), Bytes::new()).ok());
+        assert_eq!(begun.count(), 15, "a byte and 64 bytes each");
     }
 }

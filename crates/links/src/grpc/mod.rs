@@ -18,6 +18,8 @@ mod core;
 mod credits;
 mod dial;
 mod dialler;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod incoming;
 mod keep_alive;
 mod links;

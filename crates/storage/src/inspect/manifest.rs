@@ -111,7 +111,7 @@ pub(crate) fn read(path: &Path, number: u64) -> io::Result<Manifest> {
 }
 
 #[derive(Debug, Default)]
-struct Edit {
+pub(super) struct Edit {
     family: u32,
     added: Option<String>,
     dropped: bool,
@@ -129,7 +129,7 @@ struct Edit {
 const IGNORABLE: u32 = 1 << 13;
 
 impl Edit {
-    fn parse(record: &[u8]) -> Result<Self, &'static str> {
+    pub(super) fn parse(record: &[u8]) -> Result<Self, &'static str> {
         let mut edit = Self::default();
         let mut input = Reader::new(record);
         while !input.is_empty() {
@@ -180,7 +180,7 @@ impl Edit {
         Ok(())
     }
 
-    fn apply(self, version: &mut Version) {
+    pub(super) fn apply(self, version: &mut Version) {
         if let Some(below) = self.logs_deleted_below {
             version.synced_logs = version.synced_logs.split_off(&below);
         }
@@ -207,7 +207,7 @@ impl Edit {
         family.blobs.extend(self.new_blobs);
         for (number, records) in self.blob_garbage {
             if let Some(blob) = family.blobs.get_mut(&number) {
-                blob.garbage_records += records;
+                blob.garbage_records = blob.garbage_records.saturating_add(records);
             }
         }
     }

@@ -21,6 +21,8 @@ mod database;
 mod directory;
 mod files;
 mod fragments;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod json;
 mod log_records;
 mod manifest;

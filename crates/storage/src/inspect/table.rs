@@ -46,10 +46,10 @@ struct Table {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct IndexForm {
+pub(super) struct IndexForm {
     /// Index entries after a restart point hold only the difference to the handle before.
-    delta_values: bool,
-    kind: u32,
+    pub(super) delta_values: bool,
+    pub(super) kind: u32,
 }
 
 /// Checks the table at `path`; `expected_bytes` is the length that the manifest gives it.
@@ -286,7 +286,7 @@ fn entry_bytes(block: &[u8]) -> Option<&[u8]> {
     block.get(..split.checked_sub(restarts as usize * 4)?)
 }
 
-fn block_entries(block: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+pub(super) fn block_entries(block: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut input = Reader::new(entry_bytes(block)?);
     let mut entries = Vec::new();
     let mut key: Vec<u8> = Vec::new();
@@ -302,7 +302,7 @@ fn block_entries(block: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     Some(entries)
 }
 
-fn index_handles(block: &[u8], form: IndexForm) -> Option<Vec<Handle>> {
+pub(super) fn index_handles(block: &[u8], form: IndexForm) -> Option<Vec<Handle>> {
     let with_first_key = form.kind == 3;
     let mut input = Reader::new(entry_bytes(block)?);
     let mut handles: Vec<Handle> = Vec::new();

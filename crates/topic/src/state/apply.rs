@@ -36,7 +36,7 @@ impl TopicState {
         }
         if let Acceptance::Void(reason) = self.cursor.accepts(at.term, &header) {
             self.applied = Some((at.index, at.term));
-            self.counters.void_batches += 1;
+            self.counters.void_batches = self.counters.void_batches.saturating_add(1);
             return Ok(Applied::Void(reason));
         }
         for event in batch.events() {
@@ -55,7 +55,7 @@ impl TopicState {
         self.check_order(at)?;
         self.applied = Some((at.index, at.term));
         if start.term != at.term {
-            self.counters.void_batches += 1;
+            self.counters.void_batches = self.counters.void_batches.saturating_add(1);
             return Ok(());
         }
         self.leader = Some(*start);
@@ -165,8 +165,10 @@ impl TopicState {
 
     fn take_messages(&mut self, header: &BatchHeader, batch: &BatchView, effects: &mut Vec<Effect>) {
         let count = u64::from(header.count);
-        self.counters.messages += count;
-        self.counters.message_bytes += u64::from(batch.body_bytes());
+        // A checkpoint that was made up may hold any counts; they are shown to people and decide nothing.
+        let counters = &mut self.counters;
+        counters.messages = counters.messages.saturating_add(count);
+        counters.message_bytes = counters.message_bytes.saturating_add(u64::from(batch.body_bytes()));
         let leaves_topic = self.paused_at.is_none() && !self.channels.is_empty();
         if leaves_topic {
             self.channels
@@ -274,11 +276,15 @@ impl TopicState {
             });
             return;
         }
+        // No topic has had so many channels; a checkpoint that was made up may say so.
+        let Some(incarnation) = self.last_incarnation.get().checked_add(1) else {
+            return;
+        };
         let is_first = self.channels.is_empty();
         // The first channel takes over where the topic accumulates from, which is its readable end; for later ones that
         // is the next number, or where the pause holds messages back.
         let begin = self.readable_end();
-        let channel = ChannelIncarnation::new(self.last_incarnation.get() + 1);
+        let channel = ChannelIncarnation::new(incarnation);
         self.last_incarnation = channel;
         self.names.insert(name.clone(), channel);
         self.channels
