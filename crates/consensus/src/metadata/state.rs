@@ -386,7 +386,10 @@ mod tests {
     fn group_numbers_do_not_begin_again() {
         let mut state = of_three();
         state.next_group = u64::MAX;
-        let create = MetadataCommand::CreateTopic { name: "orders".into() };
+        let create = MetadataCommand::CreateTopic {
+            name: "orders".into(),
+            at: None,
+        };
         assert!(state.apply(&create).is_err());
         assert_eq!(state.topics().count(), 0);
     }
