@@ -136,9 +136,8 @@ fn what_rdy_was_lowered_for_on_its_way_is_not_overtaken() {
     // The leader hears of FIN 1 and FIN 2 before it hears of RDY, and sends 3 and 4.
     script.send(b"FIN 0000000000000001\nRDY 1\n");
     let on_their_way = [3, 4];
-    let mut arrived = on_their_way.into_iter();
     let mut seen = Vec::new();
-    while let Some(seq) = arrived.next() {
+    for seq in on_their_way {
         while !script.machine.wants_deliveries() {
             let held: u64 = *seen.last().unwrap_or(&2);
             script.send(format!("FIN {held:016x}\n").as_bytes());
