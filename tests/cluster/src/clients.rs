@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 
+use crate::metrics::metric;
 use crate::trio::Trio;
 
 /// The topic of every load.
@@ -351,11 +352,11 @@ async fn is_drained(addresses: &[String]) -> Result<bool> {
             return Ok(false);
         };
         let value = |(channel, count): (&str, &str)| {
-            let line = format!("nsquorum_channel_{count}{{topic=\"{TOPIC}\",channel=\"{channel}\"}} ");
-            metrics.text.lines().find_map(|metric| metric.strip_prefix(&line))
+            let name = format!("nsquorum_channel_{count}{{topic=\"{TOPIC}\",channel=\"{channel}\"}}");
+            metric(&metrics.text, &name)
         };
         let values: Vec<_> = CHANNELS.into_iter().flat_map(left).map(value).collect();
-        if values.iter().flatten().any(|value| *value != "0") {
+        if values.iter().flatten().any(|value| *value != 0) {
             return Ok(false);
         }
         is_led |= values.iter().all(Option::is_some);

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use nsquorum_node_tests::{get, until};
 
 use crate::cluster::Cluster;
+use crate::metrics::metric;
 
 /// Under load somebody leads long before.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -51,18 +52,10 @@ impl Cluster {
             {
                 counts.insert(
                     place,
-                    counter(&metrics.text, "nsquorum_batch_messages_count").unwrap_or(0),
+                    metric(&metrics.text, "nsquorum_batch_messages_count").unwrap_or(0),
                 );
             }
         }
         Ok(counts)
     }
-}
-
-/// The value of a metric without labels.
-fn counter(metrics: &str, name: &str) -> Option<u64> {
-    let line = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-    line.trim().parse().ok()
 }

@@ -16,6 +16,7 @@ mod equal;
 mod figures;
 mod leader;
 mod load;
+mod metrics;
 mod network;
 mod ports;
 mod quiet;
