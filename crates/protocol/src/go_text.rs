@@ -2,14 +2,18 @@
 
 use std::borrow::Cow;
 
-/// A JSON text in which escapes that are half of a surrogate pair are escapes of the replacement character, which is how Go reads them.
-pub(crate) fn replace_lone_surrogates(json: Cow<'_, str>) -> Cow<'_, str> {
-    if !json.contains("\\u") {
+/// A JSON text that serde reads as Go reads `body`:
+/// - each byte that is not UTF-8 is a replacement character;
+/// - escapes that are half of a surrogate pair are escapes of the replacement character;
+/// - `-0` is the integer 0, which serde takes for a float.
+pub(crate) fn as_go_reads(body: &[u8]) -> Cow<'_, str> {
+    let json = repaired(body);
+    if !json.contains("\\u") && !json.contains("-0") {
         return json;
     }
     // Backslashes stand only in texts; elsewhere they make the JSON invalid before and after.
     let mut replaced = json.into_owned().into_bytes();
-    let mut at = 0;
+    let (mut at, mut in_text) = (0, false);
     while at < replaced.len() {
         at += match (replaced[at], escape(&replaced[at..])) {
             (_, Some(0xd800..=0xdbff)) if matches!(escape(&replaced[at + 6..]), Some(0xdc00..=0xdfff)) => 12,
@@ -18,10 +22,38 @@ pub(crate) fn replace_lone_surrogates(json: Cow<'_, str>) -> Cow<'_, str> {
                 6
             }
             (b'\\', _) => 2,
+            (b'"', _) => {
+                in_text = !in_text;
+                1
+            }
+            (b'-', _) if !in_text && is_minus_zero(&replaced, at) => {
+                replaced[at] = b' ';
+                2
+            }
             _ => 1,
         };
     }
     Cow::Owned(String::from_utf8(replaced).expect("ASCII was replaced by ASCII"))
+}
+
+fn repaired(body: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(body) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(body.len());
+    for chunk in body.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    Cow::Owned(text)
+}
+
+/// Whether all of a number is `-0`: not a part of one, as in `1e-0` and `-0.5`.
+fn is_minus_zero(json: &[u8], at: usize) -> bool {
+    let before = at.checked_sub(1).map(|before| json[before]);
+    json.get(at + 1) == Some(&b'0')
+        && before.is_none_or(|byte| matches!(byte, b':' | b'[' | b',' | b' ' | b'\t' | b'\n' | b'\r'))
+        && !matches!(json.get(at + 2), Some(b'0'..=b'9' | b'.' | b'e' | b'E'))
 }
 
 /// The value of a `\uXXXX` at the front.

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::error::{ErrorCode, ProtocolError};
-use crate::go_text::{fold_key, replace_lone_surrogates};
+use crate::go_text::{as_go_reads, fold_key};
 
 /// What a client tells about itself and asks for. The numbers are as it sent them, in the protocol's spelling: 0 is
 /// "the server's default", -1 "off", and anything may still be out of range.
@@ -54,7 +54,7 @@ impl IdentifyRequest {
     /// # Errors
     /// `E_BAD_BODY IDENTIFY failed to decode JSON body`, for everything.
     pub fn parse(body: &[u8]) -> Result<Self, ProtocolError> {
-        serde_json::from_str(&replace_lone_surrogates(String::from_utf8_lossy(body)))
+        serde_json::from_str(&as_go_reads(body))
             .map_err(|_| ProtocolError::new(ErrorCode::BadBody, "IDENTIFY failed to decode JSON body"))
     }
 }

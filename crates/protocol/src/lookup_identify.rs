@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use crate::go_text::{fold_key, replace_lone_surrogates};
+use crate::go_text::{as_go_reads, fold_key};
 use crate::identify::set;
 
 /// How others reach an nsqd, as it tells nsqlookupd. Read with the leniency of Go's JSON decoder, as [`IdentifyRequest`](crate::IdentifyRequest)
@@ -38,7 +38,7 @@ impl LookupIdentify {
     /// # Errors
     /// If it is not JSON, not an object or null, or a field has another type.
     pub fn parse(body: &[u8]) -> Result<Self, InvalidLookupIdentify> {
-        serde_json::from_str(&replace_lone_surrogates(String::from_utf8_lossy(body))).map_err(|_| InvalidLookupIdentify)
+        serde_json::from_str(&as_go_reads(body)).map_err(|_| InvalidLookupIdentify)
     }
 
     /// Whether it has what nsqlookupd demands: an address, both ports and a version.

@@ -43,6 +43,20 @@ fn reads_every_field() {
     assert_eq!(request, expected);
 }
 
+/// Found by comparing what the fuzzer found with Go.
+#[test]
+fn minus_nothing_is_nothing_where_it_is_an_integer() {
+    let read = |body: &str| IdentifyRequest::parse(body.as_bytes()).ok();
+    let request =
+        read(r#"{"output_buffer_timeout":-0,"sample_rate" : -0 ,"x":[-0,1e-0,-0.5,"-0"],"client_id":"-0:-0"}"#);
+    let request = request.expect("as Go");
+    assert_eq!((request.output_buffer_timeout, request.sample_rate), (0, 0));
+    assert_eq!(request.client_id, "-0:-0");
+    for body in ["-0.0", "-00", "--0", "1-0", "-0e1", "- 0"] {
+        assert_eq!(read(&format!(r#"{{"msg_timeout":{body}}}"#)), None, "{body}");
+    }
+}
+
 #[test]
 fn is_as_lenient_as_go() {
     let nested = format!(
@@ -81,6 +95,9 @@ fn is_as_lenient_as_go() {
     assert_eq!((&*halves.user_agent, &*halves.topology_zone), ("folded", "z"));
     let not_utf8 = IdentifyRequest::parse(b"{\"hostname\":\"\xff\"}").unwrap();
     assert_eq!(not_utf8.hostname, "\u{fffd}");
+    // Found by comparing what the fuzzer found with Go: a character that is cut off is as many as it has bytes.
+    let cut_off = IdentifyRequest::parse(b"{\"hostname\":\"a\xe2\x82\"}").unwrap();
+    assert_eq!(cut_off.hostname, "a\u{fffd}\u{fffd}");
 }
 
 #[test]
