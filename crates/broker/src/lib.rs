@@ -19,6 +19,7 @@ mod held;
 mod histories;
 mod latency;
 mod leases;
+mod nearness;
 mod node;
 mod outages;
 mod peers;
@@ -41,6 +42,7 @@ pub use nsquorum_consensus::{
 #[cfg(any(test, fuzzing))]
 pub use wire::hostile;
 
+pub use nearness::{DeliveriesByNearness, Nearness, Topology};
 pub use node::{AdminAction, AdminError, Broker, BrokerConfig, Health, OtherNode};
 pub use nsquorum_topic::NodeId;
 pub use outages::Outages;

@@ -4,6 +4,7 @@ use nsquorum_environment::WallTime;
 use nsquorum_protocol::{ChannelName, TopicName};
 
 use crate::latency::LatencySummary;
+use crate::nearness::{DeliveriesByNearness, Nearness};
 use crate::subscription::SubscriptionId;
 
 /// Who a consumer says it is, and what it negotiated. Shown as nsqd shows it.
@@ -44,6 +45,8 @@ pub struct SubscriptionStats {
     pub finish_count: u64,
     /// REQs from it.
     pub requeue_count: u64,
+    /// How near it is to its node; `None` where no attention is paid to that.
+    pub nearness: Option<Nearness>,
 }
 
 /// One channel.
@@ -63,6 +66,8 @@ pub struct ChannelStats {
     pub requeue_count: u64,
     /// Timeouts.
     pub timeout_count: u64,
+    /// Deliveries since its leader leads, of those whose nearness is looked at.
+    pub deliveries: DeliveriesByNearness,
     /// Whether it is paused.
     pub paused: bool,
     /// Its consumers, on all nodes.
@@ -105,6 +110,7 @@ impl TopicStats {
             message_count: 0,
             requeue_count: 0,
             timeout_count: 0,
+            deliveries: DeliveriesByNearness::default(),
             paused: channel.paused,
             consumer_count: 0,
             clients: channel.clients,

@@ -8,6 +8,7 @@ use nsquorum_topic::Seq;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::leases::{Delivery, LeaseEvent, OrphanedLeases};
+use crate::nearness::Nearness;
 use crate::stats::ClientDescription;
 use crate::topic_leader::{LeaderInput, TopicInput};
 
@@ -22,6 +23,8 @@ pub struct SubscriptionOptions {
     pub client: Arc<ClientDescription>,
     /// How long it may hold a message before the message returns (IDENTIFY `msg_timeout`).
     pub msg_timeout: Duration,
+    /// How near it is to its node; `None` where no attention is paid to that.
+    pub nearness: Option<Nearness>,
 }
 
 /// Why a subscription was refused.

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nsquorum_broker::Topology;
 use nsquorum_environment::WallTime;
 use nsquorum_protocol::{ChannelName, Limits, ServerFeatures, TopicName};
 use nsquorum_topic::Seq;
@@ -42,6 +43,8 @@ pub struct FrontendConfig {
     pub auth: Option<AuthSettings>,
     /// How many consumers one channel may have on this node; `None` for any number.
     pub max_channel_consumers: Option<NonZeroUsize>,
+    /// Where this node is, if consumers near it are to be preferred.
+    pub topology: Option<Topology>,
     /// The release of nsquorum, for operators (`/cluster/status`).
     pub release: String,
     /// A publish without an answer for this long fails (its outcome is then unknown).

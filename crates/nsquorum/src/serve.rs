@@ -268,6 +268,7 @@ fn config(args: &ServeArgs, started_at: nsquorum_environment::WallTime) -> anyho
         tls_required: args.tls.requirement() != TlsRequirement::Nobody,
         auth: args.session.auth(client_tls).context(building)?,
         max_channel_consumers: args.session.max_channel_consumers(),
+        topology: args.session.topology(),
         release: env!("CARGO_PKG_VERSION").to_owned(),
         publish_timeout: args.publish_timeout,
         broadcast_address: args.broadcast_address.clone().unwrap_or_else(|| hostname.clone()),

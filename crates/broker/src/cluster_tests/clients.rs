@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::dice::Dice;
 use crate::leases::{Delivery, LeaseEvent, LeaseTable};
+use crate::nearness::Nearness;
 use crate::publish::PublishError;
 use crate::stats::ClientDescription;
 use crate::subscription::{SubscribeError, SubscriptionEvent, SubscriptionId, SubscriptionOptions};
@@ -222,6 +223,13 @@ impl Clients {
             options: SubscriptionOptions {
                 client: client(),
                 msg_timeout: MSG_TIMEOUT,
+                // All kinds, and nodes that disagree.
+                nearness: [
+                    None,
+                    Some(Nearness::Zone),
+                    Some(Nearness::Region),
+                    Some(Nearness::Global),
+                ][self.next_id as usize % 4],
             },
             deliveries,
             answer,

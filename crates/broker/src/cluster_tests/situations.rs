@@ -105,6 +105,7 @@ impl Scene {
             options: SubscriptionOptions {
                 client: client(),
                 msg_timeout: MSG_TIMEOUT,
+                nearness: None,
             },
         };
         let held = holds.then(|| (CONSUMER, self.token())).into_iter().collect();
@@ -224,6 +225,7 @@ fn what_is_for_one_channel_does_not_come_to_a_consumer_whose_channel_is_created_
         options: SubscriptionOptions {
             client: client(),
             msg_timeout: MSG_TIMEOUT,
+            nearness: None,
         },
     };
     let publish = PublishFrame {

@@ -14,9 +14,11 @@ use nsquorum_topic::{
 };
 
 use super::reader::{ReadPosition, ReaderKind};
+use super::turns::Turns;
 use super::window::Window;
 use crate::latency::LatencyWindow;
 use crate::leases::DeliveryToken;
+use crate::nearness::{DeliveriesByNearness, Nearness};
 use crate::subscription::SubscriptionId;
 
 /// A consumer as its leader knows it.
@@ -100,11 +102,11 @@ pub(super) struct Dispatch {
     returned: BTreeMap<Seq, Attempts>,
     pub(super) in_flight: BTreeMap<Seq, InFlight>,
     /// Attached consumers.
-    pub(super) consumers: BTreeSet<ConsumerId>,
-    /// Consumers of this node with room, in turn.
-    turn: VecDeque<ConsumerId>,
-    /// Those of other nodes: each delivery to them is a frame, so they come second.
-    remote_turn: VecDeque<ConsumerId>,
+    pub(super) consumers: BTreeMap<ConsumerId, Option<Nearness>>,
+    /// Those with room.
+    turns: Turns,
+    /// Since this node leads.
+    pub(super) deliveries: DeliveriesByNearness,
     /// Read ahead of the window: accepted batches in order.
     backlog: VecDeque<BatchView>,
     pub(super) resume: Option<ReadPosition>,
@@ -131,9 +133,9 @@ impl Dispatch {
             again_count: 0,
             returned: BTreeMap::new(),
             in_flight: BTreeMap::new(),
-            consumers: BTreeSet::new(),
-            turn: VecDeque::new(),
-            remote_turn: VecDeque::new(),
+            consumers: BTreeMap::new(),
+            turns: Turns::default(),
+            deliveries: DeliveriesByNearness::default(),
             backlog: VecDeque::new(),
             resume: None,
             is_reading: false,
@@ -482,38 +484,46 @@ impl Dispatch {
             || remove_key(&mut self.later, |(_, waiting)| *waiting == seq)
     }
 
-    /// The next consumer with room, if any; it stays in turn until it leaves or all others had theirs.
-    pub(super) fn next_consumer(&self) -> Option<ConsumerId> {
-        self.turn.front().or(self.remote_turn.front()).copied()
+    /// A consumer has come.
+    pub(super) fn attach(&mut self, id: ConsumerId, nearness: Option<Nearness>) {
+        self.consumers.insert(id, nearness);
     }
 
-    fn turn_of(&mut self, id: ConsumerId) -> &mut VecDeque<ConsumerId> {
-        match id.node {
-            None => &mut self.turn,
-            Some(_) => &mut self.remote_turn,
-        }
+    /// A consumer is gone.
+    pub(super) fn detach(&mut self, id: ConsumerId) {
+        self.leave_turn(id);
+        self.consumers.remove(&id);
+    }
+
+    /// The next consumer with room, if any.
+    pub(super) fn next_consumer(&self) -> Option<ConsumerId> {
+        self.turns.next()
     }
 
     /// A consumer has room.
     pub(super) fn enter_turn(&mut self, id: ConsumerId) {
-        self.turn_of(id).push_back(id);
+        self.turns.enter(id, self.nearness(id));
     }
 
-    /// A consumer has none any more, or is gone.
+    /// A consumer has none any more.
     pub(super) fn leave_turn(&mut self, id: ConsumerId) {
-        let turn = self.turn_of(id);
-        match turn.front() {
-            Some(front) if *front == id => _ = turn.pop_front(),
-            _ => turn.retain(|in_turn| *in_turn != id),
-        }
+        self.turns.leave(id, self.nearness(id));
     }
 
-    /// The first in turn was served.
+    /// The first in turn was given a message.
     pub(super) fn served(&mut self, id: ConsumerId) {
-        let turn = self.turn_of(id);
-        if turn.len() > 1 {
-            turn.rotate_left(1);
-        }
+        let nearness = self.nearness(id);
+        self.deliveries.delivered(nearness);
+        self.turns.served(id, nearness);
+    }
+
+    /// What a consumer was given came back unwritten.
+    pub(super) fn unserved(&mut self, id: ConsumerId) {
+        self.deliveries.returned(self.nearness(id));
+    }
+
+    fn nearness(&self, id: ConsumerId) -> Option<Nearness> {
+        self.consumers.get(&id).copied().flatten()
     }
 }
 

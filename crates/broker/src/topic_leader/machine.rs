@@ -654,7 +654,7 @@ impl TopicLeader {
             return;
         };
         let mut emptied = Vec::new();
-        for id in dispatch.consumers.clone() {
+        for id in dispatch.consumers.keys().copied().collect::<Vec<_>>() {
             if let Some(consumer) = self.consumers.get_mut(&id) {
                 consumer.in_flight = 0;
                 match &consumer.port {
@@ -759,7 +759,7 @@ impl TopicLeader {
             .as_mut()
             .and_then(|leading| leading.dispatches.get_mut(&consumer.channel));
         if let Some(dispatch) = dispatch {
-            dispatch.consumers.insert(id);
+            dispatch.attach(id, consumer.options.nearness);
             self.consumers.insert(id, consumer);
             if ready > 0 {
                 self.ready(id, ready);
@@ -869,6 +869,9 @@ impl TopicLeader {
             }
             LeaseOutcome::Returned => {
                 dispatch.give_back(token.seq, Attempts::new(token.attempts.get().saturating_sub(1)));
+                if let Some(holder) = holder {
+                    dispatch.unserved(holder.consumer);
+                }
             }
         }
         if let Some(holder) = holder.filter(|_| is_holder) {
@@ -903,8 +906,6 @@ impl TopicLeader {
         else {
             return;
         };
-        dispatch.consumers.remove(&id);
-        dispatch.leave_turn(id);
         // What it never wrote to the socket keeps its place; what it did write stays in flight until its own deadline.
         let unwritten: Vec<(Seq, InFlight)> = dispatch
             .in_flight
@@ -915,7 +916,9 @@ impl TopicLeader {
         for (seq, held) in unwritten {
             dispatch.in_flight.remove(&seq);
             dispatch.give_back(seq, Attempts::new(held.attempts.get().saturating_sub(1)));
+            dispatch.unserved(id);
         }
+        dispatch.detach(id);
         if dispatch.consumers.is_empty() && dispatch.name.is_ephemeral() {
             self.pipeline.command(Event::DeleteChannel { channel }, None);
         } else if !leases.is_empty() {
@@ -1230,11 +1233,12 @@ impl TopicLeader {
                 message_count: channel.message_count(),
                 requeue_count: channel.requeue_count(),
                 timeout_count: channel.timeout_count(),
+                deliveries: dispatch.deliveries,
                 paused: channel.is_paused(),
                 consumer_count: dispatch.consumers.len() as u64,
                 clients: dispatch
                     .consumers
-                    .iter()
+                    .keys()
                     .filter(|id| id.node == at)
                     .filter_map(|id| self.consumer_stats(*id))
                     .collect(),
@@ -1258,6 +1262,7 @@ impl TopicLeader {
             message_count: consumer.messages,
             finish_count: consumer.finished,
             requeue_count: consumer.requeued,
+            nearness: consumer.options.nearness,
         })
     }
 }

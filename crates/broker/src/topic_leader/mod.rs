@@ -21,6 +21,7 @@ mod pipeline;
 mod reader;
 mod repeats;
 mod shell;
+mod turns;
 mod window;
 
 #[cfg(test)]

@@ -258,8 +258,7 @@ impl TopicLeader {
     fn remove_consumer(&mut self, id: ConsumerId) -> Option<ChannelIncarnation> {
         let channel = self.consumers.remove(&id)?.channel;
         let dispatch = self.leading.as_mut()?.dispatches.get_mut(&channel)?;
-        dispatch.consumers.remove(&id);
-        dispatch.leave_turn(id);
+        dispatch.detach(id);
         Some(channel)
     }
 

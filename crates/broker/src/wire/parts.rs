@@ -13,6 +13,7 @@ use super::read::Reader;
 use super::{Header, WireError};
 use crate::latency::{LatencyPercentile, LatencySummary, Quantile};
 use crate::leases::{DeliveryToken, LeaseEvent, LeaseOutcome};
+use crate::nearness::{DeliveriesByNearness, Nearness};
 use crate::node::AdminError;
 use crate::publish::PublishError;
 use crate::stats::{ChannelStats, ClientDescription, SubscriptionStats, TopicStats};
@@ -145,12 +146,37 @@ pub(super) fn event(reader: &mut Reader) -> Result<LeaseEvent, WireError> {
 pub(super) fn put_options(out: &mut Vec<u8>, options: &SubscriptionOptions) {
     out.put_u64_le(u64::try_from(options.msg_timeout.as_nanos()).unwrap_or(u64::MAX));
     put_client(out, &options.client);
+    put_nearness(out, options.nearness);
+}
+
+fn put_nearness(out: &mut Vec<u8>, nearness: Option<Nearness>) {
+    out.put_u8(match nearness {
+        None => 0,
+        Some(Nearness::Zone) => 1,
+        Some(Nearness::Region) => 2,
+        Some(Nearness::Global) => 3,
+    });
+}
+
+fn nearness(reader: &mut Reader) -> Result<Option<Nearness>, WireError> {
+    Ok(match reader.u8("nearness")? {
+        0 => None,
+        1 => Some(Nearness::Zone),
+        2 => Some(Nearness::Region),
+        3 => Some(Nearness::Global),
+        _ => return Err(WireError::Value("nearness")),
+    })
 }
 
 pub(super) fn options(reader: &mut Reader) -> Result<SubscriptionOptions, WireError> {
     let msg_timeout = Duration::from_nanos(reader.u64("msg_timeout")?);
     let client = Arc::new(client(reader)?);
-    Ok(SubscriptionOptions { client, msg_timeout })
+    let nearness = nearness(reader)?;
+    Ok(SubscriptionOptions {
+        client,
+        msg_timeout,
+        nearness,
+    })
 }
 
 fn put_client(out: &mut Vec<u8>, client: &ClientDescription) {
@@ -266,6 +292,9 @@ pub(super) fn put_stats(out: &mut Vec<u8>, stats: &TopicStats) {
         out.put_u64_le(channel.message_count);
         out.put_u64_le(channel.requeue_count);
         out.put_u64_le(channel.timeout_count);
+        out.put_u64_le(channel.deliveries.zone);
+        out.put_u64_le(channel.deliveries.region);
+        out.put_u64_le(channel.deliveries.global);
         out.put_u8(u8::from(channel.paused));
         out.put_u64_le(channel.consumer_count);
         put_count(out, channel.clients.len());
@@ -277,6 +306,7 @@ pub(super) fn put_stats(out: &mut Vec<u8>, stats: &TopicStats) {
             out.put_u64_le(client.message_count);
             out.put_u64_le(client.finish_count);
             out.put_u64_le(client.requeue_count);
+            put_nearness(out, client.nearness);
         }
         put_latency(out, channel.latency.as_ref());
     }
@@ -329,6 +359,11 @@ pub(super) fn stats(reader: &mut Reader) -> Result<TopicStats, WireError> {
                 message_count: reader.u64("messages")?,
                 requeue_count: reader.u64("requeued")?,
                 timeout_count: reader.u64("timed out")?,
+                deliveries: DeliveriesByNearness {
+                    zone: reader.u64("in zone")?,
+                    region: reader.u64("in region")?,
+                    global: reader.u64("farther")?,
+                },
                 paused: reader.flag("paused")?,
                 consumer_count: reader.u64("consumers")?,
                 clients: reader.list("clients", |reader| {
@@ -340,6 +375,7 @@ pub(super) fn stats(reader: &mut Reader) -> Result<TopicStats, WireError> {
                         message_count: reader.u64("messages")?,
                         finish_count: reader.u64("finished")?,
                         requeue_count: reader.u64("requeued")?,
+                        nearness: nearness(reader)?,
                     })
                 })?,
                 latency: latency(reader)?,

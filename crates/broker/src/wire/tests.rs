@@ -17,6 +17,7 @@ use super::{
 };
 use crate::latency::{LatencyPercentile, LatencySummary, Quantile};
 use crate::leases::{Delivery, DeliveryToken, LeaseEvent, LeaseOutcome};
+use crate::nearness::{DeliveriesByNearness, Nearness};
 use crate::node::AdminError;
 use crate::publish::PublishError;
 use crate::stats::{ChannelStats, ClientDescription, SubscriptionStats, TopicStats};
@@ -66,6 +67,7 @@ fn subscriber(incarnation: Option<u64>) -> Subscriber {
         options: SubscriptionOptions {
             client: client(),
             msg_timeout: Duration::from_millis(60_001),
+            nearness: incarnation.map(|_| Nearness::Region),
         },
     }
 }
@@ -180,6 +182,11 @@ fn every_from_leader() -> Vec<FromLeader> {
             message_count: 7,
             requeue_count: 8,
             timeout_count: 9,
+            deliveries: DeliveriesByNearness {
+                zone: 17,
+                region: 18,
+                global: 19,
+            },
             paused: false,
             consumer_count: 16,
             clients: vec![SubscriptionStats {
@@ -190,6 +197,7 @@ fn every_from_leader() -> Vec<FromLeader> {
                 message_count: 12,
                 finish_count: 13,
                 requeue_count: 14,
+                nearness: Some(Nearness::Zone),
             }],
             latency: None,
         }],

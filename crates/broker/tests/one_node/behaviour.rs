@@ -323,6 +323,7 @@ async fn subscribing_while_a_topic_is_deleted_ends_in_a_typed_error_or_a_new_top
                 topology_region: String::new(),
             }),
             msg_timeout: PATIENCE,
+            nearness: None,
         };
         within(node.broker.subscribe(&topic(), &name("c"), options)).await
     });

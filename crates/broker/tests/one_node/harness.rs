@@ -87,7 +87,11 @@ impl Node {
             topology_zone: String::new(),
             topology_region: String::new(),
         });
-        let options = SubscriptionOptions { client, msg_timeout };
+        let options = SubscriptionOptions {
+            client,
+            msg_timeout,
+            nearness: None,
+        };
         let subscription = within(self.broker.subscribe(&topic(), &name(channel), options))
             .await
             .expect("subscribed");

@@ -173,6 +173,7 @@ impl TestCluster {
         let options = SubscriptionOptions {
             client,
             msg_timeout: PATIENCE,
+            nearness: None,
         };
         let broker = &self.nodes[&node].broker;
         let subscription = within(broker.subscribe(&topic(), &name(channel), options))

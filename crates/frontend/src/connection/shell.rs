@@ -343,7 +343,12 @@ impl Shell {
                         }
                     }
                     let (broker, client) = (self.broker.clone(), self.record.client());
-                    let options = SubscriptionOptions { client, msg_timeout };
+                    let topology = self.config.topology.as_ref();
+                    let options = SubscriptionOptions {
+                        nearness: topology.map(|here| here.nearness(&client)),
+                        client,
+                        msg_timeout,
+                    };
                     self.subscribing = Some(Box::pin(
                         async move { broker.subscribe(&topic, &channel, options).await },
                     ));

@@ -2,7 +2,8 @@
 //! tools may compare.
 
 use nsquorum_broker::{
-    ChannelStats, ClientDescription, LatencyPercentile, LatencySummary, SubscriptionStats, TopicStats,
+    ChannelStats, ClientDescription, DeliveriesByNearness, LatencyPercentile, LatencySummary, SubscriptionStats,
+    TopicStats,
 };
 use nsquorum_protocol::{Compression, ConnectionState};
 use serde::Serialize;
@@ -48,12 +49,41 @@ struct ChannelJson<'a> {
     in_flight_count: u64,
     deferred_count: u64,
     message_count: u64,
+    #[serde(flatten)]
+    deliveries: DeliveriesJson,
     requeue_count: u64,
     timeout_count: u64,
     client_count: usize,
     clients: Option<Vec<ClientJson<'a>>>,
     paused: bool,
     e2e_processing_latency: Latency,
+}
+
+/// Fields of releases after 1.3.0, which leave out a 0. With a node that pays no attention to zones all are.
+#[derive(Default, Serialize)]
+struct DeliveriesJson {
+    #[serde(skip_serializing_if = "is_zero")]
+    zone_local_msg_count: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    region_local_msg_count: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    global_msg_count: u64,
+}
+
+impl DeliveriesJson {
+    const fn of(deliveries: DeliveriesByNearness) -> Self {
+        Self {
+            zone_local_msg_count: deliveries.zone,
+            region_local_msg_count: deliveries.region,
+            global_msg_count: deliveries.global,
+        }
+    }
+}
+
+// What serde calls takes a reference.
+#[expect(clippy::trivially_copy_pass_by_ref)]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Without percentiles to measure nsqd shows 0 and `null`.
@@ -102,6 +132,8 @@ struct ClientJson<'a> {
     ready_count: u32,
     in_flight_count: u64,
     message_count: u64,
+    #[serde(flatten)]
+    deliveries: DeliveriesJson,
     finish_count: u64,
     requeue_count: u64,
     connect_ts: u64,
@@ -169,6 +201,7 @@ impl Snapshot {
             in_flight_count: channel.in_flight_count,
             deferred_count: channel.deferred_count,
             message_count: channel.message_count,
+            deliveries: DeliveriesJson::of(channel.deliveries),
             requeue_count: channel.requeue_count,
             timeout_count: channel.timeout_count,
             client_count: channel.clients.len(),
@@ -186,6 +219,7 @@ impl Snapshot {
             ready_count: stats.ready_count,
             in_flight_count: stats.in_flight_count,
             message_count: stats.message_count,
+            deliveries: DeliveriesJson::of(DeliveriesByNearness::all(stats.nearness, stats.message_count)),
             finish_count: stats.finish_count,
             requeue_count: stats.requeue_count,
             ..match view {
@@ -244,6 +278,7 @@ fn client(client: &ClientDescription, state: ConnectionState) -> ClientJson<'_> 
         ready_count: 0,
         in_flight_count: 0,
         message_count: 0,
+        deliveries: DeliveriesJson::default(),
         finish_count: 0,
         requeue_count: 0,
         connect_ts: client.connected_at.as_secs(),

@@ -1,7 +1,8 @@
 //! Metrics per topic and channel, made for each scrape of /metrics from the leaders on this node.
 //!
-//! They are no counters of the process: the numbers are those of the replicated state, so they go on over a change of leaders, and only the
-//! node that leads a topic shows it: sums over nodes are right, and nothing stale stays behind. The number of lines is bounded.
+//! They are no counters of the process: the numbers are those of the replicated state, so they go on over a change of leaders (but for deliveries by
+//! nearness, which begin again), and only the node that leads a topic shows it: sums over nodes are right, and nothing stale stays behind. The number of
+//! lines is bounded.
 
 use std::fmt::{Display, Write as _};
 
@@ -39,7 +40,7 @@ const OF_TOPICS: [Metric<TopicStats>; 3] = [
     gauge("nsquorum_topic_depth", |topic| topic.depth),
 ];
 
-const OF_CHANNELS: [Metric<ChannelStats>; 7] = [
+const OF_CHANNELS: [Metric<ChannelStats>; 10] = [
     gauge("nsquorum_channel_depth", |channel| channel.depth),
     gauge("nsquorum_channel_in_flight", |channel| channel.in_flight_count),
     gauge("nsquorum_channel_deferred", |channel| channel.deferred_count),
@@ -47,6 +48,15 @@ const OF_CHANNELS: [Metric<ChannelStats>; 7] = [
     counter("nsquorum_channel_messages_total", |channel| channel.message_count),
     counter("nsquorum_channel_requeues_total", |channel| channel.requeue_count),
     counter("nsquorum_channel_timeouts_total", |channel| channel.timeout_count),
+    counter("nsquorum_channel_zone_deliveries_total", |channel| {
+        channel.deliveries.zone
+    }),
+    counter("nsquorum_channel_region_deliveries_total", |channel| {
+        channel.deliveries.region
+    }),
+    counter("nsquorum_channel_global_deliveries_total", |channel| {
+        channel.deliveries.global
+    }),
 ];
 
 /// The lines for these topics, which this node leads.
@@ -89,6 +99,8 @@ fn line(text: &mut String, what: &str, value: impl Display) {
 
 #[cfg(test)]
 mod tests {
+    use nsquorum_broker::{DeliveriesByNearness, Nearness};
+
     use super::*;
 
     fn topic(name: &str, channels: usize) -> TopicStats {
@@ -100,6 +112,7 @@ mod tests {
             message_count: 40,
             requeue_count: 3,
             timeout_count: 4,
+            deliveries: DeliveriesByNearness::all(Some(Nearness::Zone), 30),
             paused: false,
             consumer_count: 6,
             clients: Vec::new(),

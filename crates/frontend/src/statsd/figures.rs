@@ -187,7 +187,7 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
-    use nsquorum_broker::{LatencyPercentile, Quantile};
+    use nsquorum_broker::{DeliveriesByNearness, LatencyPercentile, Quantile};
 
     use super::*;
 
@@ -200,6 +200,7 @@ mod tests {
             message_count: messages,
             requeue_count: messages / 10,
             timeout_count: messages / 20,
+            deliveries: DeliveriesByNearness::default(),
             paused: false,
             consumer_count: 4,
             clients: Vec::new(),

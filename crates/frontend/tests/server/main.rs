@@ -8,3 +8,4 @@ mod publishing;
 mod sockets;
 mod statsd;
 mod transports;
+mod zones;

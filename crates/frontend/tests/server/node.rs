@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use nsquorum_broker::{Broker, BrokerConfig};
+use nsquorum_broker::{Broker, BrokerConfig, Topology};
 use nsquorum_consensus::{Cluster, ClusterNode, ConsensusOptions, NodeIdentity};
 use nsquorum_environment::Environment;
 use nsquorum_frontend::tls::ServerTls;
@@ -46,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) tls: Option<ServerTls>,
     pub(crate) tls_required: bool,
     pub(crate) max_channel_consumers: Option<NonZeroUsize>,
+    pub(crate) topology: Option<Topology>,
     pub(crate) auth: Option<AuthSettings>,
 }
 
@@ -58,6 +59,7 @@ impl Default for Settings {
             tls: None,
             tls_required: false,
             max_channel_consumers: None,
+            topology: None,
             auth: None,
         }
     }
@@ -104,6 +106,7 @@ impl TestNode {
             tls_required: settings.tls_required,
             auth: settings.auth,
             max_channel_consumers: settings.max_channel_consumers,
+            topology: settings.topology,
             release: "0.0.0".to_owned(),
             publish_timeout: settings.publish_timeout,
             broadcast_address: "node.example".to_owned(),

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use nsquorum_broker::Topology;
 use nsquorum_frontend::tls::{ClientTls, TlsError};
 use nsquorum_frontend::{AuthMethod, AuthSettings};
 use nsquorum_protocol::{Limits, ServerFeatures};
@@ -52,12 +53,15 @@ pub(crate) struct SessionArgs {
     /// How long an auth server may take to answer.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
     pub(crate) http_client_request_timeout: Duration,
-    /// The node's region, or nothing.
-    #[arg(skip)]
+    /// The region of this node.
+    #[arg(long, value_name = "REGION", default_value = "")]
     pub(super) topology_region: String,
-    /// The node's zone, or nothing.
-    #[arg(skip)]
+    /// The zone of this node.
+    #[arg(long, value_name = "ZONE", default_value = "")]
     pub(super) topology_zone: String,
+    /// Whether consumers that say in IDENTIFY that they are in this node's zone, or else in its region, get messages before others.
+    #[arg(long)]
+    pub(super) topology_aware_consumption: bool,
 }
 
 /// How auth servers are asked.
@@ -89,6 +93,14 @@ impl SessionArgs {
             topology_zone: self.topology_zone.clone(),
             ..ServerFeatures::default()
         }
+    }
+
+    /// Where this node is, if consumers near it are preferred.
+    pub(crate) fn topology(&self) -> Option<Topology> {
+        self.topology_aware_consumption.then(|| Topology {
+            zone: self.topology_zone.clone(),
+            region: self.topology_region.clone(),
+        })
     }
 
     /// The auth servers as they were given.

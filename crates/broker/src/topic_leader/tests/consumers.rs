@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::dice::Dice;
 use crate::leases::{Delivery, LeaseEvent, LeaseOutcome, LeaseTable, OrphanedLeases};
+use crate::nearness::Nearness;
 use crate::stats::ClientDescription;
 use crate::subscription::{SubscribeError, SubscriptionEvent, SubscriptionId, SubscriptionOptions};
 use crate::topic_leader::input::Subscribe;
@@ -55,7 +56,16 @@ impl Consumer {
             topology_zone: String::new(),
             topology_region: String::new(),
         });
-        let options = SubscriptionOptions { client, msg_timeout };
+        let options = SubscriptionOptions {
+            client,
+            msg_timeout,
+            nearness: [
+                None,
+                Some(Nearness::Zone),
+                Some(Nearness::Region),
+                Some(Nearness::Global),
+            ][id.0 as usize % 4],
+        };
         let (deliveries, receiver) = mpsc::unbounded_channel();
         let (answer, answered) = oneshot::channel();
         let consumer = Self {

@@ -44,6 +44,7 @@ pub(super) fn config() -> FrontendConfig {
         tls_required: false,
         auth: None,
         max_channel_consumers: None,
+        topology: None,
         release: String::new(),
         publish_timeout: Duration::from_secs(5),
         broadcast_address: "node".to_owned(),

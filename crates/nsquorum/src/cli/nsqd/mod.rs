@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Exit {
 }
 
 /// Flags of stock nsqd about what is different here, and what is true instead.
-const MEANS_SOMETHING_ELSE: [(&str, &str); 10] = [
+const MEANS_SOMETHING_ELSE: [(&str, &str); 9] = [
     ("verbose", "no effect, as in nsqd; see --log-level"),
     ("worker-id", "no effect, as in nsqd"),
     ("node-id", "no effect: a message's ID is its place in the topic's log"),
@@ -62,7 +62,6 @@ const MEANS_SOMETHING_ELSE: [(&str, &str); 10] = [
         "queue-scan-selection-count",
         "no effect: timeouts are met without a scan",
     ),
-    ("enable-experiment", "no effect"),
 ];
 
 fn say_what_means_something_else(given: &Given) {
@@ -109,7 +108,7 @@ mod tests {
     #[test]
     fn flags_reach_the_node() {
         let line = "-tcp-address :1 --http-address= -broadcast-tcp-port=7 --max-rdy-count 5000 -deflate=false -tls-required=TCP-HTTPS -tls-cert=c \
-                    -tls-key=k --auth-http-address a --auth-http-address=b -topology-zone z -msg-timeout=20m --max-msg-size=10485760";
+                    -tls-key=k --auth-http-address a --auth-http-address=b -topology-zone z -enable-experiment topology-aware-consumption -msg-timeout=20m --max-msg-size=10485760";
         let args = args(line).unwrap();
         assert_eq!(
             (
@@ -124,6 +123,7 @@ mod tests {
             (limits.max_rdy_count, limits.msg_timeout_ms, limits.max_msg_size),
             (5000, 1_200_000, 10 << 20)
         );
+        assert_eq!(args.session.topology().map(|here| here.zone), Some("z".to_owned()));
         let features = args.session.features();
         assert!(!features.deflate && features.snappy && features.topology_zone == "z");
         assert_eq!(args.tls.requirement(), crate::cli::TlsRequirement::TcpClients);
@@ -135,6 +135,7 @@ mod tests {
         for line in [
             "-max-rdy-count=-1",
             "-msg-timeout=-1s",
+            "-enable-experiment=telepathy",
             "-broadcast-tcp-port=70000",
             "-max-msg-size=0",
             "-tls-client-auth-policy=yes",

@@ -69,6 +69,16 @@ impl NsqdOptions {
         session.http_client_request_timeout = time("http-client-request-timeout", self.http_client_request_timeout)?;
         session.topology_region = self.topology_region;
         session.topology_zone = self.topology_zone;
+        for experiment in self.enable_experiment {
+            match experiment.as_str() {
+                "topology-aware-consumption" => session.topology_aware_consumption = true,
+                other => {
+                    return Err(format!(
+                        "--enable-experiment {other}: there is only topology-aware-consumption"
+                    ));
+                }
+            }
+        }
         let metrics = &mut args.metrics;
         metrics.statsd_address = self.statsd_address;
         metrics.statsd_interval = time("statsd-interval", self.statsd_interval)?;
