@@ -405,8 +405,13 @@ def delete_topic(run, admin, by_lookup):
     run.cluster.create(topic, "c")
     emptied(run, topic, f"/topics/{topic}", "DELETE", None, admin, lambda count: run.drained(topic, "d", count))
     admin.click("DELETE", f"/topics/{topic}")
-    topics = admin.page("/topics")["topics"]
-    check(topic not in (topics or []), f"the topic is gone: {topics}")
+
+    def is_gone():
+        """Lookup services hear of it from their own nodes, which may be some milliseconds behind."""
+        topics = admin.page("/topics")["topics"] or []
+        return topic not in topics or topics
+
+    until(is_gone, f"{topic} is gone")
 
 
 def delete_channel(run, admin, by_lookup):

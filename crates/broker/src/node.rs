@@ -329,7 +329,7 @@ impl Broker {
         if self
             .0
             .deletions
-            .is_repeated(topic, known_as, record.as_ref().map(|record| record.group), now)
+            .take_repeated(topic, known_as, record.as_ref().map(|record| record.group), now)
         {
             tracing::info!(%topic, "not deleted again: it has just been deleted through another node");
             metrics::counter!("nsquorum_actions_skipped_total", "why" => "repeated").increment(1);
