@@ -456,7 +456,11 @@ impl TopicLeader {
             if state.is_some_and(|state| state.paused_at().is_some()) || self.pipeline.is_pausing() {
                 return Some(PublishError::TopicPaused);
             }
-            if state.is_some_and(|state| state.channel_by_name(only).is_none()) {
+            let has_channel = |state: &TopicState| {
+                let channel = state.channel_by_name(only);
+                channel.is_some_and(|channel| !self.pipeline.is_deleting(channel.incarnation()))
+            };
+            if state.is_some_and(|state| !has_channel(state)) {
                 return Some(PublishError::ChannelNotFound);
             }
         }
@@ -554,8 +558,11 @@ impl TopicLeader {
         let Some(Leading { state, dispatches, .. }) = &mut self.leading else {
             return;
         };
-        // Nobody can be done with what has not left the topic. The pipeline lets no pause get before them.
-        debug_assert!(range.last() < state.readable_end(), "held back by a pause");
+        // Nobody can be done with what has not left the topic. The pipeline lets no pause, and no end of their channel, get before them.
+        assert!(
+            range.last() < state.readable_end(),
+            "messages for one channel are held back for all"
+        );
         for (channel, dispatch) in dispatches.iter_mut().filter(|(_, dispatch)| dispatch.name != *only) {
             dispatch.pass_over(range, state);
             for seq in range.first().get()..=range.last().get() {

@@ -193,6 +193,13 @@ impl Pipeline {
         last == Some(&Event::PauseTopic)
     }
 
+    /// Whether a channel's end waits or is under way.
+    pub(super) fn is_deleting(&self, channel: ChannelIncarnation) -> bool {
+        let proposed = self.under_way.iter().flat_map(|proposed| &proposed.content.requests);
+        let is_end = |request: &Request| matches!(request, Request::Command { event: Event::DeleteChannel { channel: of }, .. } if *of == channel);
+        proposed.chain(&self.requests).any(is_end)
+    }
+
     /// Whether a publish of a session waits or is under way.
     pub(super) fn has(&self, session: SessionId, number: u64) -> bool {
         self.numbers.contains(&(session, number))
@@ -299,12 +306,16 @@ impl Pipeline {
                 Request::Command { event, .. } => (
                     0,
                     *event == Event::DeleteTopic,
-                    matches!(event, Event::EndSession { .. }) || *event == Event::PauseTopic && has_some_for_one,
+                    match event {
+                        Event::EndSession { .. } => true,
+                        Event::PauseTopic | Event::DeleteChannel { .. } => has_some_for_one,
+                        _ => false,
+                    },
                 ),
             };
             // The end of a topic stands alone in its batch. Events apply before messages, so the end of a session begins a batch: what
             // the session published before it must be stored before it. So does a pause behind messages for one channel: held back they would be
-            // for all. One command is never split; a large one goes alone.
+            // for all; and the end of a channel, which may be theirs. One command is never split; a large one goes alone.
             if !content.requests.is_empty() && (is_deletion || is_end || bytes + size > bytes_max) {
                 break;
             }

@@ -476,7 +476,7 @@ fn events_are_not_told_before_a_refused_batch_in_front_of_them_is_in_the_log() {
 }
 
 #[test]
-fn a_pause_stands_behind_messages_for_one_channel_and_not_in_their_batch() {
+fn a_pause_and_the_end_of_a_channel_stand_behind_messages_for_one_channel_and_not_in_their_batch() {
     let mut pipeline = started();
     let mut answers = vec![publish(&mut pipeline, &["a"])];
     drop(command(&mut pipeline, Event::PauseTopic));
@@ -490,5 +490,15 @@ fn a_pause_stands_behind_messages_for_one_channel_and_not_in_their_batch() {
     assert_eq!(firsts, [1, 4], "events apply before messages");
     let range = SeqRange::new(Seq::new(2), Seq::new(3)).expect("ascending");
     assert_eq!(pipeline.for_one_channel(Seq::new(1)), [(range, channel("ledger"))]);
+    let mut pipeline = started();
+    let end = Event::DeleteChannel {
+        channel: ChannelIncarnation::new(1),
+    };
+    let answer = publish_to(&mut pipeline, "ledger", &["a"]);
+    drop(command(&mut pipeline, end));
+    assert!(pipeline.is_deleting(ChannelIncarnation::new(1)) && !pipeline.is_deleting(ChannelIncarnation::new(2)));
+    let batches = std::iter::from_fn(|| next_at(&mut pipeline, NOW)).count();
+    assert_eq!(batches, 2);
+    drop(answer);
     drop(answers);
 }

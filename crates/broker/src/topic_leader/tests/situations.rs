@@ -564,6 +564,30 @@ fn what_is_for_one_channel_is_not_held_back_for_all_by_a_pause_that_comes_at_the
 }
 
 #[test]
+fn what_is_for_a_channel_that_ends_at_the_same_time_goes_to_no_other() {
+    let delete = || Command::Channel(channel("ledger"), ChannelChange::Delete);
+    for others in [false, true] {
+        let (mut history, _) = leading(LeaderLimits::default(), WINDOW, 9);
+        let other = others.then(|| subscribe(&mut history, "other", 9));
+        publish_to(&mut history, "ledger", 2);
+        history.command(delete());
+        publish_to(&mut history, "ledger", 1);
+        history.settle();
+        assert_eq!(
+            (history.publishers.safe.len(), history.publishers.refused.len()),
+            (2, 1),
+            "before and behind the end"
+        );
+        let next = subscribe(&mut history, "next", 9);
+        let again = subscribe(&mut history, "ledger", 9);
+        publish(&mut history, 1);
+        for id in [Some(next), Some(again), other].into_iter().flatten() {
+            assert_eq!(take(&mut history, id), [3], "with others: {others}");
+        }
+    }
+}
+
+#[test]
 fn what_is_for_one_channel_comes_on_all_if_the_leader_changes_before_that_is_in_the_log() {
     let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 0);
     subscribe(&mut history, "other", 0);
