@@ -3,14 +3,14 @@ use tokio::net::TcpStream;
 
 use crate::node::{Client, TestNode, ok, within};
 
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 /// One request on a connection of its own.
-async fn request(node: &TestNode, method: &str, path: &str, body: &[u8]) -> Answer {
+pub(crate) async fn request(node: &TestNode, method: &str, path: &str, body: &[u8]) -> Answer {
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
         body.len()
