@@ -10,6 +10,7 @@ import argparse
 import collections
 import contextlib
 import glob
+import gzip
 import http.client
 import http.server
 import json
@@ -19,13 +20,16 @@ import random
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 
 PATIENCE_S = 60
+CERTIFICATE = pathlib.Path(__file__).parent.parent / "interop" / "certificate"
 # nsqadmin's time for a node that does not answer.
 REQUEST_MAX_S = 5
 
@@ -141,6 +145,17 @@ class Cluster:
     def publish(self, topic, body, node=0):
         status, answer = call(self.every("http")[node], "POST", f"/pub?topic={topic}", body)
         check(status == 200, f"/pub: {status} {answer}")
+
+    def publish_many(self, topic, bodies):
+        status, answer = call(self.every("http")[-1], "POST", f"/mpub?topic={topic}", "\n".join(bodies))
+        check(status == 200, f"/mpub: {status} {answer}")
+
+    def until_empty(self, topic, channel):
+        def is_empty():
+            found = self.channel(topic, channel)
+            return True if found["message_count"] and found["depth"] + found["in_flight_count"] == 0 else dict(found)
+
+        until(is_empty, f"everything of {topic}/{channel} is finished")
 
     def create(self, topic, channel):
         for path in [f"/topic/create?topic={topic}", f"/channel/create?topic={topic}&channel={channel}"]:
@@ -368,6 +383,36 @@ def create(run, admin, by_lookup):
     check(channels == ["c"], f"channels: {channels}")
 
 
+def register(address, commands):
+    """An nsqd that comes, says this to a lookup service, and goes."""
+    body = json.dumps({"broadcast_address": "gone.example", "hostname": "gone", "tcp_port": 1, "http_port": 2, "version": "1.3.0"}).encode()
+    host, port = address.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), PATIENCE_S) as nsqd:
+        answers = nsqd.makefile("rb")
+        nsqd.sendall(b"  V1")
+        for command in [b"IDENTIFY\n" + len(body).to_bytes(4, "big") + body, *commands]:
+            nsqd.sendall(command)
+            answer = answers.read(int.from_bytes(answers.read(4), "big"))
+            check(answer == b"OK" or answer.startswith(b"{"), f"{command}: {answer}")
+
+
+def inactive(run, admin, by_lookup):
+    """What an nsqd has left behind at the lookup services: the page that lists it deletes it, a channel or all."""
+    if not by_lookup:
+        return  # only lookup services know of such topics
+    for address in run.cluster.every("lookup_tcp"):
+        register(address, [b"REGISTER unused c\n", b"REGISTER unused d\n"])
+
+    def listed():
+        return admin.page("/topics?inactive=true")["topics"]
+
+    until(lambda: sorted(listed().get("unused", [])) == ["c", "d"] or listed(), "the topic is inactive, with its channels")
+    admin.click("DELETE", "/topics/unused/c")
+    check(listed().get("unused") == ["d"], f"inactive without the channel: {listed()}")
+    admin.click("DELETE", "/topics/unused")
+    check("unused" not in listed(), f"inactive without the topic: {listed()}")
+
+
 def emptied(run, topic, path, method, body, admin, dig):
     """Clicks under traffic and compares what is left with what was sent before and after."""
     with Traffic(run.cluster, topic) as traffic:
@@ -471,7 +516,7 @@ def empty_while_a_node_hangs(run):
     check(early and early <= left, f"{len(early - left)} of {len(early)} from while the node hung are gone")
 
 
-ADMIN = [pages, pause, create, empty_channel, empty_topic, delete_topic, delete_channel, tombstone]
+ADMIN = [pages, pause, create, inactive, empty_channel, empty_topic, delete_topic, delete_channel, tombstone]
 
 
 # === tools ===
@@ -515,14 +560,47 @@ def to_file(run):
     until(lambda: (left := run.cluster.channel("filed", "nsq_to_file"))["depth"] + left["in_flight_count"] == 0 or dict(left), "everything is finished")
 
 
-def to_http(run):
+def to_file_by_pattern(run):
+    """Every topic that matches, found when it comes, compressed and in files of limited size."""
+    cluster, expected, folder = run.cluster, lines(run.options.count), run.folder / "compressed"
+    size = sum(map(len, expected)) // 4
+    cluster.create("unmatched", "nsq_to_file")
+    cluster.publish("unmatched", "not to be filed")
+    arguments = ["--topic-pattern=^matched-", "--topic-refresh=100ms", "--gzip", "--gzip-level=1", f"--rotate-size={size // 10}"]
+    tool = None
+    for topic in ["matched-first", "matched-later"]:
+        cluster.create(topic, "nsq_to_file")
+        half = len(expected) // 2
+        cluster.publish_many(topic, expected[:half])
+        tool = tool or run.tool("nsq_to_file", *arguments, f"--output-dir={folder}", "--sync-interval=100ms", "--max-in-flight=50", *run.lookups())
+        cluster.until_empty(topic, "nsq_to_file")
+        cluster.publish_many(topic, expected[half:])
+        cluster.until_empty(topic, "nsq_to_file")
+    end(tool)
+    for topic in ["matched-first", "matched-later"]:
+        names = glob.glob(f"{folder}/{topic}.*.gz")
+        check(len(names) > 1, f"{topic} was filed into {names}")
+        same([line for name in names for line in gzip.open(name, "rt").read().splitlines()], expected, f"nsq_to_file of {topic}")
+    check(not glob.glob(f"{folder}/unmatched*"), "another topic was filed")
+    check(cluster.channel("unmatched", "nsq_to_file")["depth"] == 1, "another topic was consumed")
+
+
+@contextlib.contextmanager
+def receiver():
+    """An HTTP server: its URL, and the bodies and query strings that it has got."""
     bodies = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self):
-            bodies.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.took(self.rfile.read(int(self.headers["Content-Length"])).decode())
+
+        def do_GET(self):
+            self.took(urllib.parse.unquote_plus(self.path.partition("?")[2]))
+
+        def took(self, body):
+            bodies.append(body)
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -532,14 +610,33 @@ def to_http(run):
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", bodies
+    server.shutdown()
+
+
+def to_http(run):
     run.cluster.create("posted", "nsq_to_http")
     expected = published(run, "posted")
-    arguments = ["--topic=posted", "--channel=nsq_to_http", f"--post=http://127.0.0.1:{server.server_port}/", "--n=4", *run.lookups()]
-    tool = run.tool("nsq_to_http", *arguments)
-    until(lambda: len(bodies) >= len(expected) or len(bodies), "nsq_to_http")
-    end(tool)
-    server.shutdown()
+    with receiver() as (url, bodies):
+        tool = run.tool("nsq_to_http", "--topic=posted", "--channel=nsq_to_http", f"--post={url}", "--n=4", *run.lookups())
+        until(lambda: len(bodies) >= len(expected) or len(bodies), "nsq_to_http")
+        end(tool)
     same(bodies, expected, "nsq_to_http")
+
+
+def to_http_by_get(run):
+    """GET, and a pool of hosts that share the work."""
+    expected = lines(run.options.count)
+    run.cluster.create("got", "nsq_to_http")
+    run.cluster.publish_many("got", expected)
+    with receiver() as (one, ones), receiver() as (other, others):
+        arguments = ["--topic=got", "--channel=nsq_to_http", f"--get={one}?%s", f"--get={other}?%s", "--mode=hostpool", "--n=4", *run.lookups()]
+        tool = run.tool("nsq_to_http", *arguments)
+        until(lambda: len(ones) + len(others) >= len(expected) or (len(ones), len(others)), "nsq_to_http by GET")
+        run.cluster.until_empty("got", "nsq_to_http")
+        end(tool)
+    same(ones + others, expected, "nsq_to_http by GET")
+    check(ones and others, f"one host has all: {len(ones)} and {len(others)}")
 
 
 def to_nsq_to_nsq(run):
@@ -589,6 +686,78 @@ def stat(run):
         check(tool.wait(PATIENCE_S) == 0, "nsq_stat has failed")
         figures = [int(figure) for figure in re.findall(r"\d+", out.read_text().splitlines()[-1])]
         check(figures[2] == figures[9] == len(expected), f"nsq_stat {where[0]}: {figures}, not {len(expected)}")
+
+
+def bench(run):
+    """The programs with which NSQ is measured; they speak the protocol on their own, and know OK as IDENTIFY's only answer."""
+    cluster = run.cluster
+    first, last = cluster.every("tcp")[0], cluster.every("tcp")[-1]
+    cluster.create("benched", "ch")
+    for name, address in [("bench_writer", first), ("bench_reader", last)]:
+        size = ["--size=100", "--batch-size=10"] if name == "bench_writer" else ["--rdy=100"]
+        tool = run.tool(name, f"--nsqd-tcp-address={address}", "--topic=benched", "--runfor=500ms", *size)
+        check(tool.wait(PATIENCE_S) == 0, f"{name} has failed: {(run.folder / f'{name}.log').read_text()}")
+        figures = re.search(r"mb/s - ([\d.]+)ops/s", (run.folder / f"{name}.log").read_text())
+        check(figures and float(figures[1]) > 0, f"{name} has done nothing")
+    found = cluster.channel("benched", "ch")
+    check(found["message_count"] > 0 and found["message_count"] % 10 == 0, f"bench_writer: {dict(found)}")
+    check(found["depth"] + found["in_flight_count"] < found["message_count"], f"bench_reader: {dict(found)}")
+
+    count = 10
+    tool = run.tool("bench_channels", f"--nsqd-tcp-address={last}", f"--num={count}")
+
+    def subscribed():
+        clients = [cluster.channel(f"t{number}", "ch")["client_count"] for number in range(count)]
+        return True if clients == [1] * count else clients
+
+    until(subscribed, "bench_channels has one client in each channel")
+    for number in range(count):
+        cluster.publish_many(f"t{number}", lines(3))
+    for number in range(count):
+        cluster.until_empty(f"t{number}", "ch")
+    check(tool.poll() is None, "bench_channels has ended")
+    end(tool)
+
+
+def https_after_403(run):
+    """A node that wants TLS answers nsqadmin with 403 and the port where it has it; the page and the click come over that."""
+    if run.cluster.count > 1:
+        return
+    link, data = run.folder / "as" / "nsqd", run.folder / "with-tls"
+    link.parent.mkdir()
+    data.mkdir()
+    link.symlink_to(run.options.binary)
+    http_address, https_address = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    flags = [f"--tls-cert={CERTIFICATE}/cert.pem", f"--tls-key={CERTIFICATE}/key.pem", "--tls-required=true"]
+    ports = ["--tcp-address=127.0.0.1:0", f"--http-address={http_address}", f"--https-address={https_address}"]
+    with (run.folder / "with-tls.log").open("wb") as log:
+        node = subprocess.Popen([link, f"--data-path={data}", "--broadcast-address=127.0.0.1", *ports, *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    run.started.append(node)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    def over_tls(method, path):
+        connection = http.client.HTTPSConnection(https_address, timeout=PATIENCE_S, context=context)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except OSError as error:
+            return 0, str(error)
+        finally:
+            connection.close()
+
+    until(lambda: (answer := over_tls("GET", "/ping")) == (200, b"OK") or answer, "the node serves over TLS")
+    check(over_tls("POST", "/topic/create?topic=secret")[0] == 200, "/topic/create")
+    status, answer = call(http_address, "GET", "/ping")
+    check(status == 403 and json.loads(answer)["https_port"] == int(https_address.rsplit(":", 1)[1]), f"in plain: {status} {answer}")
+    admin = Admin(run.options.programs, run.folder, [f"--nsqd-http-address={http_address}", "--http-client-tls-insecure-skip-verify"])
+    run.started.append(admin.process)
+    check(admin.page("/topics")["topics"] == ["secret"], "the topic is listed")
+    admin.click("POST", "/topics/secret", {"action": "pause"})
+    check(admin.page("/topics/secret")["paused"] is True, "the topic is paused")
+    end(admin.process)
+    end(node)
 
 
 # === discovery beside stock programs ===
@@ -664,7 +833,9 @@ def stock_nsqds(run):
     end(admin.process)
 
 
-TOOLS = [at_stock_nsqlookupd, stock_nsqds, to_file, to_http, to_nsq_to_nsq, tail, stat]
+TOOLS = [
+    at_stock_nsqlookupd, stock_nsqds, to_file, to_file_by_pattern, to_http, to_http_by_get, to_nsq_to_nsq, tail, stat, bench, https_after_403
+]
 
 
 def main():

@@ -1,8 +1,11 @@
 //! Accepting and serving HTTP/1 connections.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::header::{CONNECTION, HeaderValue};
@@ -16,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::body::drain;
 use crate::expectations::{answered_by_go, still_waits};
-use crate::{Listener, Request, Response, Socket, StopSignal};
+use crate::{HttpError, Listener, Request, Response, Socket, StopSignal};
 
 /// Connections served at once; the next ones wait in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 16_384;
@@ -29,7 +32,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// Answers requests.
 pub trait Service: Send + Sync + 'static {
-    /// The answer to one request. A panic closes the connection and nothing else.
+    /// The answer to one request. A panic that does not end the process is answered with 500 INTERNAL_ERROR, as nsqd does.
     ///
     /// What it leaves of the body unread is read and dropped afterwards: a client that goes on using the connection finds it alive, and
     /// one that was refused in the middle of a big body gets to see the refusal.
@@ -105,6 +108,21 @@ where
     drop(tokio::time::timeout(STOP_TIME_MAX, ended).await);
 }
 
+async fn answer<S: Service>(service: &S, request: &mut Request) -> Response {
+    let mut answering = pin!(service.handle(request));
+    // Whoever panicked is not asked again, and the process's hook has said what happened.
+    let answered = poll_fn(
+        |cx| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(cx))) {
+            Ok(answered) => answered.map(Some),
+            Err(_) => Poll::Ready(None),
+        },
+    );
+    match answered.await {
+        Some(response) => response,
+        None => HttpError::internal("INTERNAL_ERROR").into_response(),
+    }
+}
+
 async fn serve_connection<S: Service, T>(stream: T, service: Arc<S>, mut stop: StopSignal)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -116,7 +134,7 @@ where
             if let Some(answer) = answered_by_go(&request) {
                 return Ok::<_, Infallible>(answer);
             }
-            let mut response = service.handle(&mut request).await;
+            let mut response = answer(&*service, &mut request).await;
             if still_waits(&request) || !drain(request.body_mut()).await {
                 response
                     .headers_mut()

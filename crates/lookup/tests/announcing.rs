@@ -15,9 +15,10 @@ use nsquorum_storage::{Durability, MemoryStore, SpaceState};
 use nsquorum_topic::{NodeId, NodeIncarnation};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// For hanging, not for slowness.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -107,14 +108,8 @@ fn topic(name: &str) -> TopicName {
     name.parse().unwrap()
 }
 
-#[tokio::test]
-async fn a_node_is_registered_with_what_it_holds_wherever_it_is_told_to() {
-    let broker = node().await;
-    broker.create_topic(&topic("orders")).await.unwrap();
-    let lookup = Lookup::start("127.0.0.1:0");
-    let (addresses, watched) = watch::channel(vec![lookup.tcp.to_string()]);
-    let announcer = Announcer::new(watched);
-    let description = ProducerDescription {
+fn description() -> ProducerDescription {
+    ProducerDescription {
         remote_address: String::new(),
         hostname: "h1".into(),
         broadcast_address: "n1".into(),
@@ -123,9 +118,73 @@ async fn a_node_is_registered_with_what_it_holds_wherever_it_is_told_to() {
         version: "1.3.0".into(),
         topology_zone: "z".into(),
         topology_region: String::new(),
-    };
+    }
+}
+
+/// What an nsqlookupd hears after IDENTIFY on one connection, and how long each took to come; `None` if the connection is lost.
+async fn commands(listener: &TcpListener, count: usize) -> Option<Vec<(String, Duration)>> {
+    let (mut socket, _) = listener.accept().await.ok()?;
+    socket.set_nodelay(true).ok()?;
+    let mut start = [0; b"  V1IDENTIFY\n".len()];
+    socket.read_exact(&mut start).await.ok()?;
+    assert_eq!(&start, b"  V1IDENTIFY\n");
+    let length = socket.read_u32().await.ok()?;
+    socket.read_exact(&mut vec![0; length as usize]).await.ok()?;
+    let mut answer: &[u8] =
+        br#"{"broadcast_address":"127.0.0.1","hostname":"lookup1","http_port":1,"tcp_port":1,"version":"1.3.0"}"#;
+    let mut commands = Vec::new();
+    while commands.len() < count {
+        let length = u32::try_from(answer.len()).unwrap().to_be_bytes();
+        socket.write_all(&[&length, answer].concat()).await.ok()?;
+        let answered = Instant::now();
+        let mut command = Vec::new();
+        while command.last() != Some(&b'\n') {
+            command.push(socket.read_u8().await.ok()?);
+        }
+        commands.push((String::from_utf8(command).unwrap(), answered.elapsed()));
+        answer = b"OK";
+    }
+    Some(commands)
+}
+
+/// The clock runs by itself, but not so fast that the ends of a socket have no time for each other. If they have none all the same, the node takes
+/// the connection for lost and makes another.
+#[tokio::test]
+async fn a_registered_node_pings_every_fifteen_seconds() {
+    let broker = node().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (_addresses, watched) = watch::channel(vec![listener.local_addr().unwrap().to_string()]);
+    let (_stop, stopped) = StopSource::new();
+    tokio::spawn(Announcer::new(watched).run(broker.held_topics().unwrap(), description(), stopped));
+    tokio::time::pause();
+    tokio::spawn(async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    });
+    let heard = tokio::time::timeout(10 * PATIENCE, async {
+        loop {
+            if let Some(commands) = commands(&listener, 3).await {
+                break commands;
+            }
+        }
+    });
+    for (command, after) in heard.await.expect("a connection that lasts") {
+        assert_eq!(command, "PING\n");
+        assert!((14_900..15_900).contains(&after.as_millis()), "{after:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_is_registered_with_what_it_holds_wherever_it_is_told_to() {
+    let broker = node().await;
+    broker.create_topic(&topic("orders")).await.unwrap();
+    let lookup = Lookup::start("127.0.0.1:0");
+    let (addresses, watched) = watch::channel(vec![lookup.tcp.to_string()]);
+    let announcer = Announcer::new(watched);
     let (stop, stopped) = StopSource::new();
-    let running = tokio::spawn(announcer.run(broker.held_topics().unwrap(), description, stopped));
+    let running = tokio::spawn(announcer.run(broker.held_topics().unwrap(), description(), stopped));
     lookup.until_node_holds(&["orders"]).await;
     assert_eq!(announcer.http_addresses(), [lookup.http.to_string()]);
     let producer = get(lookup.http, "/lookup?topic=orders").await["producers"][0].take();

@@ -82,8 +82,13 @@ impl Producer {
 }
 
 async fn get(at: SocketAddr, path: &str) -> Value {
+    get_with(at, path, "").await
+}
+
+/// With more header lines.
+async fn get_with(at: SocketAddr, path: &str, more: &str) -> Value {
     let mut socket = TcpStream::connect(at).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     tokio::time::timeout(PATIENCE, socket.read_to_string(&mut answer))
@@ -163,4 +168,25 @@ async fn a_stop_ends_idle_connections() {
         .await
         .expect("in time")
         .unwrap();
+}
+
+/// go-nsq sends one if a consumer has a secret.
+#[tokio::test]
+async fn an_authorization_is_ignored() {
+    let running = start();
+    let mut producer = Producer::identified(running.tcp, "n1").await;
+    assert_eq!(producer.ask(b"REGISTER t c\n").await, "OK");
+    let plain = get(running.http, "/lookup?topic=t").await;
+    assert_eq!(plain["producers"][0]["broadcast_address"], "n1");
+    for value in ["Bearer secret", "Basic c2VjcmV0", "nonsense"] {
+        let more = format!("Authorization: {value}\r\n");
+        assert_eq!(get_with(running.http, "/lookup?topic=t", &more).await, plain);
+    }
+}
+
+#[tokio::test]
+async fn there_are_no_profiles() {
+    let running = start();
+    let found = get(running.http, "/debug/pprof/").await;
+    assert_eq!(found, serde_json::json!({"message": "NOT_FOUND"}));
 }

@@ -106,3 +106,16 @@ impl LogTime {
         Self(self.0.saturating_add(delay_ms as u64 * 1_000_000))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Attempts;
+
+    #[test]
+    fn attempts_are_counted_up_to_what_two_bytes_hold() {
+        assert_eq!(Attempts::new(1).next(), Attempts::new(2));
+        assert_eq!(Attempts::new(u16::MAX - 1).next(), Attempts::new(u16::MAX));
+        // nsqd begins again at 0 here, and a consumer that gives up after so many would try for ever.
+        assert_eq!(Attempts::new(u16::MAX).next(), Attempts::new(u16::MAX));
+    }
+}

@@ -27,6 +27,18 @@ async fn listed(node: &NodeEntry, path: &str) -> BTreeSet<u64> {
         .collect()
 }
 
+/// Where an answer says that clients and tools find the nodes.
+async fn addresses(node: &NodeEntry, path: &str) -> BTreeSet<(String, String)> {
+    let answer: Value = serde_json::from_str(&get(&node.lookup_http, path).await.unwrap().text).unwrap();
+    let address = |producer: &Value| {
+        let host = producer["broadcast_address"].as_str().unwrap();
+        ["tcp_port", "http_port"]
+            .map(|port| format!("{host}:{}", producer[port]))
+            .into()
+    };
+    answer["producers"].as_array().unwrap().iter().map(address).collect()
+}
+
 async fn until_listed(cluster: &Cluster, asked: &NodeEntry, path: &str, expected: &[&NodeEntry]) {
     let expected = ports_of(expected);
     let mut last = BTreeSet::new();
@@ -51,6 +63,15 @@ async fn dead_nodes_leave_the_lists_and_come_back() {
     let (lookup, all) = ("/lookup?topic=orders", "/nodes");
     for path in [lookup, all] {
         until_listed(&cluster, first, path, &[first, second, third]).await;
+    }
+
+    // Every lookup service spells the same addresses, and clients know a node by one name.
+    let own: BTreeSet<_> = nodes.iter().map(|node| (node.tcp.clone(), node.http.clone())).collect();
+    for asked in [first, second, third] {
+        for path in [lookup, all] {
+            until_listed(&cluster, asked, path, &[first, second, third]).await;
+            assert_eq!(addresses(asked, path).await, own, "{path} of node {}", asked.id);
+        }
     }
 
     cluster.stop_supervising().unwrap();

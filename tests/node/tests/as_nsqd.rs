@@ -333,3 +333,97 @@ async fn the_level_of_the_log_is_kept_and_http_can_be_left_out() {
     assert_eq!(node.end_by(Signal::TERM).await.unwrap(), ExitReason::Code(0));
     assert_eq!(node.log(), "");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn special_keys_of_the_file_and_the_broadcast_ports_take_effect() {
+    let folder = TempDir::new().unwrap();
+    let mut lookup = Named::start("nsqlookupd", folder.path(), &anywhere()).unwrap();
+    let (lookup_tcp, lookup_http) = (
+        lookup.listening("TCP").await.unwrap(),
+        lookup.listening("HTTP").await.unwrap(),
+    );
+    let config = format!(
+        r#"
+        nsqlookupd_tcp_addresses = ["{lookup_tcp}"]
+        auth_http_addresses = ["127.0.0.1:1", "127.0.0.1:2"]
+        e2e_processing_latency_percentiles = [0.5, 0.99]
+        broadcast_tcp_port = 11
+    "#
+    );
+    std::fs::write(folder.path().join("nsqd.cfg"), config).unwrap();
+    let mut line = vec!["-config=nsqd.cfg", "-broadcast-http-port=12"];
+    line.extend(anywhere());
+    let mut node = Named::start("nsqd", folder.path(), &line).unwrap();
+    let (tcp, http) = (
+        node.listening("TCP").await.unwrap(),
+        node.listening("HTTP").await.unwrap(),
+    );
+    until_ping_is_ok(&http).await;
+    for (option, value) in [
+        ("nsqlookupd_tcp_addresses", format!(r#"["{lookup_tcp}"]"#)),
+        ("auth_http_addresses", r#"["127.0.0.1:1","127.0.0.1:2"]"#.to_owned()),
+    ] {
+        assert_eq!(
+            get(&http, &format!("/config/{option}")).await.unwrap().text,
+            value,
+            "{option}"
+        );
+    }
+    // Where nothing is said the host's name is told, and the ports that are listened at.
+    let info: serde_json::Value = serde_json::from_str(&get(&http, "/info").await.unwrap().text).unwrap();
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .unwrap()
+        .trim()
+        .to_owned();
+    assert_eq!(info["broadcast_address"], hostname);
+    let port = |address: &str| address.rsplit(':').next().unwrap().parse::<u16>().unwrap();
+    assert_eq!(
+        (&info["tcp_port"], &info["http_port"]),
+        (&port(&tcp).into(), &port(&http).into())
+    );
+    assert_eq!(
+        post(&http, "/channel/create?topic=t&channel=c", b"")
+            .await
+            .unwrap()
+            .status,
+        404
+    );
+    assert_eq!(post(&http, "/topic/create?topic=t", b"").await.unwrap().status, 200);
+    assert_eq!(
+        post(&http, "/channel/create?topic=t&channel=c", b"")
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+    assert_eq!(post(&http, "/pub?topic=t", b"x").await.unwrap().status, 200);
+    let stats: serde_json::Value = serde_json::from_str(&get(&http, "/stats?format=json").await.unwrap().text).unwrap();
+    let quantiles = stats["topics"][0]["e2e_processing_latency"]["percentiles"]
+        .as_array()
+        .unwrap();
+    let quantiles: Vec<_> = quantiles.iter().map(|one| one["quantile"].as_f64().unwrap()).collect();
+    assert_eq!(quantiles, [0.99, 0.5], "{stats}");
+
+    let mut found = serde_json::Value::Null;
+    let registered = until(
+        "the node is registered",
+        std::time::Duration::from_secs(60),
+        async || {
+            let answer = get(&lookup_http, "/lookup?topic=t").await?;
+            if answer.status == 200 {
+                found = serde_json::from_str(&answer.text)?;
+            }
+            Ok(found["producers"]
+                .as_array()
+                .is_some_and(|producers| !producers.is_empty()))
+        },
+    );
+    registered.await.unwrap();
+    let producer = &found["producers"][0];
+    let told = (
+        &producer["broadcast_address"],
+        &producer["tcp_port"],
+        &producer["http_port"],
+    );
+    assert_eq!(told, (&hostname.into(), &11.into(), &12.into()), "{found}");
+}

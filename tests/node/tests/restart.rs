@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use nsquorum_client::{Connection, Event, IdentifyOptions};
+use nsquorum_client::{Connection, Consumer, Event, IdentifyOptions, Message};
 use nsquorum_faults::MountOptions;
 use nsquorum_node_tests::{
     Campaign, Disk, Ending, ExitReason, Load, Node, NodeFlags, StartFailure, count, get, nsquorum_program, post, seed,
@@ -74,6 +74,23 @@ async fn starting_and_stopping_are_quick() {
     }
 }
 
+async fn consumer_of(node: &Node, topic: &str) -> Consumer {
+    let connection = Connection::connect(node.tcp(), IdentifyOptions::default())
+        .await
+        .unwrap();
+    connection
+        .subscribe(&topic.parse().unwrap(), &"ledger".parse().unwrap(), 1)
+        .await
+        .unwrap()
+}
+
+async fn message(consumer: &mut Consumer) -> Message {
+    let Some(Event::Message(message)) = consumer.next().await.unwrap() else {
+        panic!("no message")
+    };
+    message
+}
+
 /// Each setting that an administrator made is there after a SIGKILL, and numbers of a deleted topic do not return.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_administered_survives_a_kill() {
@@ -81,6 +98,19 @@ async fn what_was_administered_survives_a_kill() {
     let mut node = Node::start(&disk.data(), &NodeFlags::default()).await.unwrap();
     node.create("orders", &["ledger", "gone", "held"]).await.unwrap();
     node.create("dropped", &["ledger"]).await.unwrap();
+    node.create("tried", &["ledger"]).await.unwrap();
+    assert_eq!(
+        post(node.http(), "/pub?topic=tried", b"again").await.unwrap().status,
+        200
+    );
+    let mut consumer = consumer_of(&node, "tried").await;
+    for attempts in 1..=2 {
+        let message = message(&mut consumer).await;
+        assert_eq!(message.attempts, attempts);
+        consumer.req(message.id, 0).unwrap();
+    }
+    let third = message(&mut consumer).await;
+    assert_eq!(third.attempts, 3);
     for body in ["1", "2", "3"] {
         assert_eq!(
             post(node.http(), "/pub?topic=dropped", body.as_bytes())
@@ -93,6 +123,7 @@ async fn what_was_administered_survives_a_kill() {
     for path in [
         "/channel/delete?topic=orders&channel=gone",
         "/channel/pause?topic=orders&channel=held",
+        "/topic/pause?topic=orders",
         "/topic/delete?topic=dropped",
     ] {
         assert_eq!(post(node.http(), path, b"").await.unwrap().status, 200, "{path}");
@@ -104,7 +135,12 @@ async fn what_was_administered_survives_a_kill() {
     let stats: serde_json::Value =
         serde_json::from_str(&get(node.http(), "/stats?format=json").await.unwrap().text).unwrap();
     let topics = stats["topics"].as_array().unwrap();
-    assert_eq!(topics.len(), 1, "{stats}");
+    let states: Vec<_> = topics
+        .iter()
+        .map(|topic| (&topic["topic_name"], &topic["paused"]))
+        .collect();
+    let expected = [(&"orders".into(), &true.into()), (&"tried".into(), &false.into())];
+    assert_eq!(states, expected, "{stats}");
     let mut channels: Vec<(&str, bool)> = topics[0]["channels"]
         .as_array()
         .unwrap()
@@ -119,18 +155,17 @@ async fn what_was_administered_survives_a_kill() {
     channels.sort_unstable();
     assert_eq!(channels, [("held", true), ("ledger", false)]);
 
+    // Unlike nsqd's, counters go on.
+    let tried = (&topics[1]["message_count"], &topics[1]["channels"][0]["requeue_count"]);
+    assert_eq!(tried, (&1.into(), &2.into()), "{stats}");
+    let again = message(&mut consumer_of(&node, "tried").await).await;
+    assert_eq!((again.id, &again.body[..]), (third.id, &b"again"[..]));
+    // Of the delivery that was under way nothing need be known any more.
+    assert!((3..=4).contains(&again.attempts), "{}", again.attempts);
+
     node.create("dropped", &["ledger"]).await.unwrap();
     assert_eq!(post(node.http(), "/pub?topic=dropped", b"4").await.unwrap().status, 200);
-    let connection = Connection::connect(node.tcp(), IdentifyOptions::default())
-        .await
-        .unwrap();
-    let mut consumer = connection
-        .subscribe(&"dropped".parse().unwrap(), &"ledger".parse().unwrap(), 10)
-        .await
-        .unwrap();
-    let Some(Event::Message(message)) = consumer.next().await.unwrap() else {
-        panic!("no message")
-    };
+    let message = message(&mut consumer_of(&node, "dropped").await).await;
     assert_eq!(
         (message.id.to_seq(), message.attempts, &message.body[..]),
         (Some(4), 1, &b"4"[..])

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use nsquorum_environment::SeededRandom;
 use nsquorum_protocol::{ChannelName, TopicName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
 
 use super::*;
 use crate::tls::MinVersion;
@@ -207,5 +208,31 @@ async fn a_server_without_an_answer_is_given_up() {
     let error = ask(&settings, &credentials(), &SeededRandom::new(1))
         .await
         .expect_err("silence");
+    assert!(matches!(error, AuthError::TimedOut), "{error}");
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_takes_is_given_up() {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let listener = socket.listen(1).expect("a queue of one");
+    let address = listener.local_addr().expect("bound");
+    // The kernel leaves whoever comes to a full queue without an answer.
+    let mut queue = Vec::new();
+    while let Ok(stream) = timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+        queue.push(stream);
+        assert!(queue.len() < 100, "the queue is never full");
+    }
+    let settings = AuthSettings {
+        connect_timeout: Duration::from_millis(50),
+        request_timeout: Duration::from_secs(600),
+        ..settings(vec![address.to_string()], AuthMethod::Get)
+    };
+    let asked = timeout(
+        Duration::from_secs(60),
+        ask(&settings, &credentials(), &SeededRandom::new(1)),
+    )
+    .await;
+    let error = asked.expect("it is given up").expect_err("nobody answers");
     assert!(matches!(error, AuthError::TimedOut), "{error}");
 }

@@ -204,17 +204,17 @@ impl Shell {
         }
     }
 
-    /// Serves the TLS handshake. `None`: the connection is over, without a word.
+    /// Serves the TLS handshake. `None`: the node stops, and the connection is over, without a word.
     async fn encrypt(&mut self, transport: Transport) -> Option<Transport> {
         let tls = self
             .config
             .tls
             .clone()
             .expect("TLS is granted only by a node that has it");
-        let handshake = tokio::time::timeout(HANDSHAKE_TIME, transport.encrypt(&tls, self.input.take()));
+        let handshake = transport.encrypt(&tls, tokio::time::sleep(HANDSHAKE_TIME), self.input.take());
         let handshake = match self.stop.as_mut() {
             Some(stop) => tokio::select! {
-                handshake = handshake => handshake.ok()?,
+                handshake = handshake => handshake,
                 () = stop => return None,
             },
             None => return None,

@@ -14,6 +14,7 @@ use bytes::BytesMut;
 use nsquorum_http::Socket;
 use nsquorum_protocol::Compression;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use crate::tls::{ServerTls, TlsSession};
@@ -42,10 +43,11 @@ pub(crate) struct HandshakeFailed {
 }
 
 impl Transport {
-    /// Serves a TLS handshake on a plain socket; `unread` was received behind the last command.
+    /// Serves a TLS handshake on a plain socket until `deadline`; `unread` was received behind the last command.
     pub(crate) async fn encrypt(
         self,
         tls: &ServerTls,
+        deadline: Sleep,
         unread: BytesMut,
     ) -> Result<(Self, TlsSession), Box<HandshakeFailed>> {
         let Self::Plain(Carrier::Socket(socket)) = self else {
@@ -53,11 +55,12 @@ impl Transport {
         };
         match tls
             .acceptor()
-            .accept(Rewound::new(unread, socket))
+            .accept(Rewound::until(deadline, unread, socket))
             .into_fallible()
             .await
         {
-            Ok(stream) => {
+            Ok(mut stream) => {
+                stream.get_mut().0.without_deadline();
                 let session = TlsSession::of(stream.get_ref().1);
                 Ok((Self::Plain(Carrier::Tls(Box::new(stream))), session))
             }

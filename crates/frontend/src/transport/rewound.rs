@@ -1,5 +1,6 @@
 //! A socket some of whose bytes were already read.
 
+use std::future::Future as _;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,17 +8,39 @@ use std::task::{Context, Poll};
 use bytes::{Buf as _, BytesMut};
 use nsquorum_http::Socket;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 /// Gives these bytes first, then the socket's.
 #[derive(Debug)]
 pub(crate) struct Rewound {
     unread: BytesMut,
     socket: Socket,
+    /// When a handshake over it fails. Here and not around the handshake: the socket has to be left for the word that says so.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Rewound {
-    pub(super) fn new(unread: BytesMut, socket: Socket) -> Self {
-        Self { unread, socket }
+    pub(super) fn until(deadline: Sleep, unread: BytesMut, socket: Socket) -> Self {
+        Self {
+            unread,
+            socket,
+            deadline: Some(Box::pin(deadline)),
+        }
+    }
+
+    /// The handshake is over.
+    pub(super) fn without_deadline(&mut self) {
+        self.deadline = None;
+    }
+
+    fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(deadline) = &mut self.deadline else {
+            return Ok(());
+        };
+        match deadline.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::TimedOut, "i/o timeout")),
+            Poll::Pending => Ok(()),
+        }
     }
 
     pub(super) fn socket(&mut self) -> &mut Socket {
@@ -32,6 +55,7 @@ impl Rewound {
 impl AsyncRead for Rewound {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.in_time(cx)?;
         if this.unread.is_empty() {
             return Pin::new(&mut this.socket).poll_read(cx, buffer);
         }
@@ -47,7 +71,9 @@ impl AsyncRead for Rewound {
 
 impl AsyncWrite for Rewound {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(cx, bytes)
+        let this = self.get_mut();
+        this.in_time(cx)?;
+        Pin::new(&mut this.socket).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -55,7 +81,9 @@ impl AsyncWrite for Rewound {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        this.in_time(cx)?;
+        Pin::new(&mut this.socket).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,9 +1,11 @@
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use nsquorum_broker::AdminAction;
 use nsquorum_protocol::{ChannelName, Frame};
 
-use crate::node::{Client, Settings, TestNode, ok, topic};
+use crate::http::request;
+use crate::node::{Client, Settings, TestNode, ok, topic, within};
 
 fn channel(name: &str) -> ChannelName {
     ChannelName::try_from(name).expect("valid")
@@ -209,4 +211,125 @@ async fn after_cls_the_consumer_finishes_what_it_has() {
     }
     let mut next = Client::subscribed(&node, "c", 1).await;
     assert_eq!(next.message().await.0, 2);
+}
+
+async fn administer(node: &TestNode, path: &str) {
+    assert_eq!(request(node, "POST", path, b"").await.status, 200, "{path}");
+}
+
+/// What /stats says of the one channel of topic `t`.
+async fn channel_stats(node: &TestNode) -> serde_json::Value {
+    let body = request(node, "GET", "/stats?format=json&topic=t", b"").await.body;
+    let mut stats: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    stats["topics"][0]["channels"][0].take()
+}
+
+#[tokio::test]
+async fn a_message_does_not_wait_for_company() {
+    let node = TestNode::start().await;
+    let mut consumer = Client::open(&node).await;
+    consumer
+        .identify("{\"output_buffer_size\":65536,\"output_buffer_timeout\":30000}")
+        .await;
+    consumer.send(b"SUB t c\nRDY 100\n").await;
+    assert_eq!(consumer.frame().await, Some(ok()));
+    let mut producer = Client::open(&node).await;
+    producer.publish(b"x").await;
+    // A third of what the buffer may wait, and far more than a delivery takes.
+    let message = tokio::time::timeout(Duration::from_secs(10), consumer.message()).await;
+    assert_eq!(message.expect("before the buffer's timeout"), (1, 1, b"x".to_vec()));
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_no_longer_owns_what_it_had() {
+    let node = TestNode::start().await;
+    let mut consumer = Client::subscribed(&node, "c", 1).await;
+    let mut producer = Client::open(&node).await;
+    producer.publish(b"x").await;
+    assert_eq!(consumer.message().await.0, 1);
+    drop(consumer);
+    within(async { while channel_stats(&node).await["client_count"] != 0 {} }).await;
+    let mut again = Client::subscribed(&node, "c", 1).await;
+    for command in [
+        "FIN 0000000000000001",
+        "REQ 0000000000000001 0",
+        "TOUCH 0000000000000001",
+    ] {
+        again.send(format!("{command}\n").as_bytes()).await;
+        let verb = command.split(' ').next().expect("a verb");
+        let refusal = format!("E_{verb}_FAILED {verb} 0000000000000001 failed client does not own message");
+        assert_eq!(again.frame().await, Some(Frame::Error(refusal.into_bytes().into())));
+    }
+    assert_eq!(channel_stats(&node).await["in_flight_count"], 1);
+}
+
+#[tokio::test]
+async fn there_is_no_greatest_number_of_attempts() {
+    const TRIES: u16 = 300;
+    let node = TestNode::start().await;
+    let mut consumer = Client::subscribed(&node, "c", 1).await;
+    let mut producer = Client::open(&node).await;
+    producer.publish(b"x").await;
+    for attempt in 1..=TRIES {
+        assert_eq!(consumer.message().await, (1, attempt, b"x".to_vec()));
+        consumer.send(b"REQ 0000000000000001 0\n").await;
+    }
+}
+
+#[tokio::test]
+async fn a_paused_channel_goes_on_with_what_is_in_flight_and_with_its_consumers() {
+    let node = TestNode::start().await;
+    let mut consumer = Client::open(&node).await;
+    consumer.identify("{\"msg_timeout\":1000}").await;
+    consumer.send(b"SUB t c\nRDY 2\n").await;
+    assert_eq!(consumer.frame().await, Some(ok()));
+    let mut producer = Client::open(&node).await;
+    for body in [b"a", b"b"] {
+        producer.publish(body).await;
+        assert_eq!(producer.frame().await, Some(ok()));
+    }
+    assert_eq!((consumer.message().await.0, consumer.message().await.0), (1, 2));
+    administer(&node, "/channel/pause?topic=t&channel=c").await;
+    producer.publish(b"c").await;
+    assert_eq!(producer.frame().await, Some(ok()));
+    consumer.send(b"FIN 0000000000000001\n").await;
+    within(async {
+        loop {
+            let stats = channel_stats(&node).await;
+            let seen = ["in_flight_count", "timeout_count", "depth"].map(|key| stats[key].as_u64().expect("a number"));
+            if seen == [0, 1, 2] {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // The answer to a foreign id shows that the connection lives and that nothing came before.
+    consumer.send(b"FIN ffffffffffffffff\n").await;
+    assert!(matches!(consumer.frame().await, Some(Frame::Error(_))));
+    let stats = channel_stats(&node).await;
+    assert_eq!((&stats["client_count"], &stats["paused"]), (&1.into(), &true.into()));
+    administer(&node, "/channel/unpause?topic=t&channel=c").await;
+    let mut came = [consumer.message().await, consumer.message().await];
+    came.sort();
+    assert_eq!(came, [(2, 2, b"b".to_vec()), (3, 1, b"c".to_vec())]);
+}
+
+#[tokio::test]
+async fn consumers_that_come_back_make_what_was_deleted() {
+    let node = TestNode::start().await;
+    for (path, body) in [
+        ("/channel/delete?topic=t&channel=c", b"a"),
+        ("/topic/delete?topic=t", b"b"),
+    ] {
+        let mut consumer = Client::subscribed(&node, "c", 1).await;
+        administer(&node, path).await;
+        assert_eq!(consumer.frame().await, None, "{path}");
+        let mut consumer = Client::subscribed(&node, "c", 1).await;
+        let mut producer = Client::open(&node).await;
+        producer.publish(body).await;
+        let (seq, attempts, arrived) = consumer.message().await;
+        assert_eq!((attempts, &arrived[..]), (1, &body[..]));
+        consumer.send(format!("FIN {seq:016x}\n").as_bytes()).await;
+    }
 }

@@ -4,8 +4,8 @@ use tokio::net::TcpStream;
 use crate::node::{Client, TestNode, ok, within};
 
 pub(crate) struct Answer {
-    status: u16,
-    head: String,
+    pub(crate) status: u16,
+    pub(crate) head: String,
     pub(crate) body: String,
 }
 

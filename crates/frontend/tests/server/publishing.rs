@@ -3,7 +3,8 @@ use std::time::Duration;
 use nsquorum_protocol::Frame;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::node::{Client, Settings, TestNode, heartbeat, ok, publish, topic, within};
+use crate::http::request;
+use crate::node::{Client, DEADLINE, Settings, TestNode, heartbeat, ok, publish, topic, within};
 
 #[tokio::test]
 async fn ok_comes_after_the_disk_and_heartbeats_do_not_wait_for_it() {
@@ -170,4 +171,90 @@ async fn topic_deletion_leaves_producers_connected() {
         .expect("deleted");
     client.publish(b"y").await;
     assert_eq!(client.frame().await, Some(ok()), "the topic is created again");
+}
+
+#[tokio::test]
+async fn every_publish_makes_its_topic_and_a_refused_mpub_makes_none() {
+    let node = TestNode::start().await;
+    let mut client = Client::open(&node).await;
+    client.send(b"MPUB many\n\0\0\0\x09\0\0\0\x01\0\0\0\x01x").await;
+    assert_eq!(client.frame().await, Some(ok()));
+    client.send(b"DPUB later 5\n\0\0\0\x01x").await;
+    assert_eq!(client.frame().await, Some(ok()));
+    // nsqd would have made this one before it looked at the body.
+    client.send(b"MPUB refused\n\0\0\0\0").await;
+    assert!(matches!(client.frame().await, Some(Frame::Error(_))));
+    assert_eq!(client.frame().await, None);
+    let mut topics: Vec<_> = node.broker.topics().iter().map(ToString::to_string).collect();
+    topics.sort();
+    assert_eq!(topics, ["later", "many"]);
+}
+
+/// Whoever publishes without a pause has a publish behind the deletion in the topic's log, now and then.
+#[tokio::test]
+async fn what_is_published_into_a_deletion_is_told_so() {
+    let node = TestNode::start().await;
+    let began = std::time::Instant::now();
+    let (mut over_tcp, mut over_http) = (false, false);
+    while !(over_tcp && over_http) {
+        assert!(began.elapsed() < DEADLINE, "tcp {over_tcp}, http {over_http}");
+        node.warm_up().await;
+        let broker = node.broker.clone();
+        let action = nsquorum_broker::AdminAction::DeleteTopic;
+        let deleting = tokio::spawn(async move { broker.administer(&topic(), action).await });
+        let producing = async {
+            let mut client = Client::open(&node).await;
+            while !deleting.is_finished() {
+                client.publish(b"x").await;
+                match client.frame().await {
+                    Some(Frame::Error(text)) => {
+                        assert_eq!(&text[..], b"E_PUB_FAILED PUB failed exiting");
+                        assert_eq!(client.frame().await, None);
+                        over_tcp = true;
+                        break;
+                    }
+                    frame => assert_eq!(frame, Some(ok())),
+                }
+            }
+        };
+        let posting = async {
+            while !deleting.is_finished() {
+                let answer = request(&node, "POST", "/pub?topic=t", b"x").await;
+                match (answer.status, &*answer.body) {
+                    (200, "OK") => {}
+                    (503, "{\"message\":\"EXITING\"}") => over_http = true,
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        tokio::join!(producing, posting);
+        within(deleting).await.expect("no panic").expect("deleted");
+    }
+}
+
+/// go-nsq gives up a connection on which a write takes longer than a second.
+#[tokio::test]
+async fn commands_are_read_on_while_publishes_wait() {
+    const COUNT: usize = 80;
+    const BYTES: usize = 100_000;
+    let node = TestNode::start().await;
+    node.warm_up().await;
+    node.stop_disk();
+    let mut client = Client::open(&node).await;
+    let one = publish(&vec![b'x'; BYTES]);
+    for _ in 0..COUNT {
+        client.send(&one).await;
+    }
+    // More than the sockets' buffers hold is with the node, and nothing is answered.
+    let admission = node.broker.admission().clone();
+    within(async {
+        while admission.used_bytes() < COUNT * BYTES {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    node.run_disk();
+    for _ in 0..COUNT {
+        assert_eq!(client.frame().await, Some(ok()));
+    }
 }

@@ -108,3 +108,42 @@ async fn figures_reach_a_statsd_server() {
     node.stop.stop();
     within(pusher).await.expect("it ends");
 }
+
+/// The clock runs by itself: whatever waits, waits no longer than it has to.
+#[tokio::test]
+async fn the_packets_of_a_push_are_spread_over_the_interval() {
+    let node = TestNode::start().await;
+    let mut client = Client::open(&node).await;
+    for number in 0..10 {
+        publish(&mut client, &format!("topic_with_a_rather_long_name_{number}"), 1).await;
+    }
+    let mut server = Server::new().await;
+    let settings = StatsdSettings {
+        address: server.socket.local_addr().expect("bound").to_string(),
+        interval: Duration::from_secs(11),
+        prefix: "nsq.test.".to_owned(),
+        memory: true,
+        packet_bytes_max: 508,
+        exclude_ephemeral: false,
+    };
+    let pusher = StatsdPusher::new(&node.broker, settings);
+    tokio::time::pause();
+    tokio::spawn(pusher.run(node.broker.clone(), node.stopped.clone()));
+    let mut arrived = Vec::new();
+    while server.pushes == 0 {
+        within(server.packet()).await;
+        arrived.push(tokio::time::Instant::now());
+    }
+    assert!(arrived.len() > 3, "{} packets", arrived.len());
+    let pause = Duration::from_secs(10) / u32::try_from(arrived.len()).expect("few");
+    for pair in arrived.windows(2) {
+        let gap = pair[1] - pair[0];
+        assert!(
+            gap > pause / 2 && gap < pause * 2,
+            "{gap:?}, and {} packets leave {pause:?}",
+            arrived.len()
+        );
+    }
+    tokio::time::resume();
+    node.stop.stop();
+}

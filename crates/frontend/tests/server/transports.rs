@@ -37,7 +37,7 @@ impl Certificates {
         let root = CertifiedIssuer::self_signed(params, key).expect("signed");
         let signed = |name: &str| {
             let key = KeyPair::generate().expect("a key");
-            let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+            let mut params = CertificateParams::new([name.to_owned(), "127.0.0.1".to_owned()]).expect("names");
             params.distinguished_name.push(rcgen::DnType::CommonName, name);
             (params.signed_by(&key, &root).expect("signed"), key)
         };
@@ -57,6 +57,10 @@ impl Certificates {
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    pub(crate) fn root_file(&self) -> PathBuf {
+        self.path("root.pem")
     }
 
     pub(crate) fn settings(&self, client_auth: ClientAuth, min_version: MinVersion) -> TlsSettings {
@@ -623,5 +627,30 @@ async fn what_waits_in_a_layer_leaves_when_the_socket_has_room() {
         }
         consumer.send(format!("FIN {:016x}\n", at + 1).as_bytes()).await;
         while stats_of_client(&node).await["in_flight_count"] != 0 {}
+    }
+}
+
+/// The clock runs by itself from the answer on: whatever waits, waits no longer than it has to.
+#[tokio::test]
+async fn a_handshake_has_five_seconds() {
+    let certificates = Certificates::new();
+    let node = node(&certificates, ClientAuth::NotAsked).await;
+    // One that says nothing, and one that stops in the middle of its greeting.
+    for hello in [&b""[..], b"\x16\x03\x01\x02\0\x01"] {
+        let (stream, mut bytes) = Client::open(&node).await;
+        bytes.extend_from_slice(&identify(r#","tls_v1":true"#));
+        bytes.extend_from_slice(hello);
+        let mut plain = PlainClient::new(stream);
+        plain.send(&bytes).await;
+        assert_eq!(plain.json().await["tls_v1"], true);
+        tokio::time::pause();
+        let began = tokio::time::Instant::now();
+        let mut client = Client::over(plain.into_stream());
+        let refusal = Frame::Error(b"E_IDENTIFY_FAILED IDENTIFY failed i/o timeout"[..].into());
+        assert_eq!(client.frame().await, Some(refusal));
+        let took = began.elapsed();
+        assert!((4..10).contains(&took.as_secs()), "{took:?}");
+        assert_eq!(client.frame().await, None);
+        tokio::time::resume();
     }
 }

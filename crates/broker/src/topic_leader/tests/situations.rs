@@ -228,6 +228,30 @@ fn a_requeue_comes_back_while_the_topic_is_paused() {
     assert_eq!(take(&mut history, id), [2]);
 }
 
+/// By the leader's own alarm clock: nothing else happens. nsqd takes up to 100 ms, and 5 s on a new channel.
+#[test]
+fn what_is_deferred_comes_when_its_time_has_come() {
+    const DELAY_MS: u32 = 250;
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 1);
+    for deferral in ["published", "requeued"] {
+        let began = history.now;
+        if deferral == "published" {
+            let publish = history.publishers.publish_of(1, 10, DELAY_MS);
+            history.input(LeaderInput::Publish(publish));
+        } else {
+            requeue(&mut history, id, 1, DELAY_MS);
+        }
+        history.settle();
+        while take(&mut history, id).is_empty() {
+            history.now = history.leader.wake_at().expect("it is going to happen");
+            history.settle();
+        }
+        let waited = history.now.since(began).as_millis();
+        let delay = u128::from(DELAY_MS);
+        assert!((delay..delay + 20).contains(&waited), "{deferral}: {waited} ms");
+    }
+}
+
 #[test]
 fn a_returned_message_keeps_its_place_and_its_attempts() {
     let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 2);

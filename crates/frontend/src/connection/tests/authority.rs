@@ -176,3 +176,31 @@ fn an_auth_that_fails_ends_the_connection() {
     assert_eq!(script.send(&auth(b"again")), None);
     script.assert_ends_with_error("E_INVALID AUTH already set");
 }
+
+#[test]
+fn permission_is_judged_behind_names_sizes_and_bodies() {
+    // Nothing of this is permitted either.
+    for (bytes, text) in [
+        (
+            &b"PUB u$\n\0\0\0\x01x"[..],
+            r#"E_BAD_TOPIC PUB topic name "u$" is not valid"#,
+        ),
+        (b"PUB u\n\0\0\0\0", "E_BAD_MESSAGE PUB invalid message body size 0"),
+        (b"DPUB u x\n\0\0\0\x01x", "E_INVALID DPUB could not parse timeout x"),
+        (b"DPUB u 1\n\0\0\0\0", "E_BAD_MESSAGE DPUB invalid message body size 0"),
+        // nsqd judges this one before the body.
+        (b"MPUB u\n\0\0\0\0", "E_BAD_BODY MPUB invalid body size 0"),
+        (b"SUB u$ c\n", r#"E_BAD_TOPIC SUB topic name "u$" is not valid"#),
+        (b"SUB u c$\n", r#"E_BAD_CHANNEL SUB channel name "c$" is not valid"#),
+    ] {
+        let mut script = known();
+        assert_eq!(script.send(bytes), None);
+        script.assert_ends_with_error(text);
+    }
+    // Before the last byte of the body nothing is judged.
+    let mut script = known();
+    assert_eq!(script.send(b"PUB u\n\0\0\0\x02x"), None);
+    assert_eq!((script.take_frames(), script.machine.ended()), (vec![], None));
+    assert_eq!(script.send(b"y"), None);
+    script.assert_ends_with_error(r#"E_UNAUTHORIZED AUTH failed for PUB on "u" """#);
+}

@@ -287,3 +287,39 @@ fn a_connection_may_publish_and_consume() {
     script.machine.published(Ok(()), script.now);
     assert_eq!(script.take_frames(), [ok()]);
 }
+
+#[test]
+fn a_second_identify_does_not_change_the_sample_rate() {
+    let mut script = Script::open();
+    script.send(&identify("{}"));
+    script.send(&identify("{\"sample_rate\":1}"));
+    script.take_frames();
+    script.subscribe();
+    script.send(b"RDY 2500\n");
+    script.machine.take_to_leader();
+    for seq in 1..=200 {
+        script.deliver(seq, b"x");
+        assert_eq!(seqs(&script.take_frames()), [seq]);
+    }
+}
+
+/// nsq_to_file finishes what it has written only when it has synced, by default every 30 s.
+#[test]
+fn all_that_may_be_in_flight_may_be_so_for_half_a_minute() {
+    let mut script = Script::subscribed(2500);
+    for seq in 1..=2500 {
+        script.deliver(seq, b"x");
+    }
+    assert_eq!(script.take_frames().len(), 2500);
+    for _ in 0..3 {
+        script.advance(Duration::from_secs(10));
+        script.send(b"NOP\n");
+    }
+    assert_eq!(outcomes(&mut script), []);
+    for seq in 1..=2500_u64 {
+        script.send(format!("FIN {seq:016x}\n").as_bytes());
+    }
+    let finished = outcomes(&mut script);
+    assert_eq!(finished.len(), 2500);
+    assert!(finished.iter().all(|(_, outcome)| *outcome == LeaseOutcome::Finished));
+}

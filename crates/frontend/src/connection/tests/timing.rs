@@ -131,3 +131,39 @@ fn a_connection_that_is_to_end_ends_even_if_nothing_is_answered_or_taken() {
     script.advance(Duration::from_millis(1));
     assert_eq!(script.machine.ended(), Some(End::Close));
 }
+
+#[test]
+fn a_heartbeat_has_nsqds_bytes() {
+    let mut script = with_heartbeats(1000);
+    script.advance(SECOND);
+    script.write(usize::MAX);
+    assert_eq!(&script.written[..], b"\0\0\0\x0f\0\0\0\0_heartbeat_");
+}
+
+#[test]
+fn a_consumer_that_only_finishes_is_alive() {
+    let mut script = Script::subscribed(1);
+    for seq in 1..=10 {
+        script.deliver(seq, b"x");
+        script.take_frames();
+        script.advance(45 * SECOND);
+        script.send(format!("FIN {seq:016x}\n").as_bytes());
+        script.take_frames();
+        assert_eq!(script.machine.ended(), None, "after message {seq}");
+    }
+    script.advance(60 * SECOND);
+    assert_eq!(script.machine.ended(), Some(End::Close));
+}
+
+#[test]
+fn a_client_that_takes_its_time_before_identify_hears_nothing_before_the_answer() {
+    let mut script = Script::open();
+    script.advance(Duration::from_millis(29_999));
+    assert_eq!(script.take_frames(), []);
+    script.send(&identify("{\"heartbeat_interval\":1000}"));
+    assert_eq!(script.take_frames(), [ok()]);
+    script.advance(Duration::from_millis(999));
+    assert_eq!(script.take_frames(), [], "the interval runs from IDENTIFY");
+    script.advance(Duration::from_millis(1));
+    assert_eq!(script.take_frames(), [heartbeat()]);
+}

@@ -128,6 +128,15 @@ mod tests {
         assert!(!features.deflate && features.snappy && features.topology_zone == "z");
         assert_eq!(args.tls.requirement(), crate::cli::TlsRequirement::TcpClients);
         assert_eq!(args.session.auth_http_address, ["a", "b"]);
+
+        let line = "-max-output-buffer-size=1000 -max-output-buffer-timeout=2s -min-output-buffer-timeout=3ms -output-buffer-timeout=40ms";
+        let limits = self::args(line).unwrap().limits().unwrap();
+        let timeouts = (
+            limits.max_output_buffer_timeout_ms,
+            limits.min_output_buffer_timeout_ms,
+            limits.output_buffer_timeout_ms,
+        );
+        assert_eq!((limits.max_output_buffer_size, timeouts), (1000, (2000, 3, 40)));
     }
 
     #[test]
