@@ -787,6 +787,14 @@ def at_stock_nsqlookupd(run):
     call(cluster.every("http")[0], "POST", "/topic/delete?topic=elsewhere")
     until(lambda: get_json(run.nsqlookupd, "/lookup?topic=elsewhere")["producers"] == [] or "listed", "a deleted topic leaves")
 
+    # A channel of a topic that is new here: it gets the first message, although another channel is there first.
+    call(run.nsqlookupd, "POST", "/channel/create?topic=consumed&channel=c")
+    status, answer = call(cluster.every("http")[0], "POST", "/pub?topic=consumed", b"first")
+    check(status == 200, f"/pub: {status} {answer}")
+    stats = [get_json(node, "/stats?format=json&topic=consumed")["topics"] for node in cluster.every("http")]
+    depths = [(channel["channel_name"], channel["depth"]) for topics in stats for topic in topics for channel in topic["channels"]]
+    check(sorted(depths)[-1:] == [("c", 1)], f"the channels of a new topic: {depths}")
+
 
 def stock_nsqds(run):
     """A stock nsqd registers with our nodes: its topic is found beside ours, one topic of both too, and nsqadmin adds it up."""

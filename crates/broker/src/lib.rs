@@ -17,6 +17,7 @@ mod dice;
 mod held;
 #[cfg(test)]
 mod histories;
+mod known_channels;
 mod latency;
 mod leases;
 mod nearness;
@@ -32,6 +33,7 @@ mod wire;
 
 pub use admission::{Admission, Admitted};
 pub use held::HeldTopics;
+pub use known_channels::ChannelSource;
 pub use latency::{LatencyPercentile, LatencySettings, LatencySummary, Quantile};
 pub use leases::{Delivery, DeliveryToken, Emptied, LeaseEvent, LeaseOutcome, LeaseTable, NotHeld, OrphanedLeases};
 pub use nsquorum_consensus::{

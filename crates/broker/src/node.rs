@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admission::{Admission, Admitted};
 use crate::deletions::Deletions;
 use crate::held::HeldTopics;
+use crate::known_channels::ChannelSource;
 use crate::latency::LatencySettings;
 use crate::outages::Outages;
 use crate::peers::Peers;
@@ -111,6 +112,8 @@ pub struct BrokerConfig {
     pub space: Arc<dyn Fn() -> SpaceState + Send + Sync>,
     /// Which percentiles of the time from publish to FIN are measured for `/stats`; `None` for none.
     pub latency: Option<LatencySettings>,
+    /// Who knows which channels a topic has elsewhere; asked before anything is stored for a topic that nobody has used yet.
+    pub known_channels: Option<Arc<dyn ChannelSource>>,
 }
 
 /// The leader of one topic, as the router knows it.
@@ -740,6 +743,7 @@ impl TopicHost for Broker {
                 tail: inner.tail.clone(),
                 space: Arc::clone(&inner.config.space),
                 peers: inner.peers.get().cloned(),
+                known_channels: inner.config.known_channels.clone(),
             };
             drop(inner);
             shell.run(topic, inbox).await;

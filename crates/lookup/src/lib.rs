@@ -16,7 +16,7 @@ mod routes;
 mod service;
 mod tcp;
 
-pub use announcing::Announcer;
+pub use announcing::{Announcer, QuestionTimeouts};
 pub use description::ProducerDescription;
 pub use directory::Directory;
 pub use http::LookupFrontend;

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nsquorum_broker::{AdminAction, Broker, BrokerConfig};
+use nsquorum_broker::{AdminAction, Broker, BrokerConfig, ChannelSource};
 use nsquorum_consensus::{ClusterNode, ConsensusOptions, NodeIdentity};
 use nsquorum_environment::Environment;
 use nsquorum_http::StopSource;
-use nsquorum_lookup::{Announcer, Lifetimes, LookupService, LookupSettings, ProducerDescription};
+use nsquorum_lookup::{Announcer, Lifetimes, LookupService, LookupSettings, ProducerDescription, QuestionTimeouts};
 use nsquorum_protocol::TopicName;
 use nsquorum_storage::{Durability, MemoryStore, SpaceState};
-use nsquorum_topic::{NodeId, NodeIncarnation};
+use nsquorum_topic::{LogTime, NewMessage, NodeId, NodeIncarnation};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,8 +24,13 @@ use tokio::time::Instant;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn node() -> Broker {
+    node_knowing(None).await
+}
+
+async fn node_knowing(known_channels: Option<Arc<dyn ChannelSource>>) -> Broker {
     let environment = Environment::system();
     let broker = Broker::new(BrokerConfig {
+        known_channels,
         latency: None,
         environment: environment.clone(),
         publish_bytes_max: 1 << 20,
@@ -104,8 +109,13 @@ async fn get(at: SocketAddr, path: &str) -> Value {
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
-fn topic(name: &str) -> TopicName {
-    name.parse().unwrap()
+async fn post(at: SocketAddr, path: &str) {
+    let mut socket = TcpStream::connect(at).await.unwrap();
+    let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 fn description() -> ProducerDescription {
@@ -119,6 +129,10 @@ fn description() -> ProducerDescription {
         topology_zone: "z".into(),
         topology_region: String::new(),
     }
+}
+
+fn topic(name: &str) -> TopicName {
+    name.parse().unwrap()
 }
 
 /// What an nsqlookupd hears after IDENTIFY on one connection, and how long each took to come; `None` if the connection is lost.
@@ -230,4 +244,69 @@ async fn a_node_is_registered_with_what_it_holds_wherever_it_is_told_to() {
     stop.stop();
     running.await.unwrap();
     other.until("/nodes", |answer| answer["producers"] == json!([])).await;
+}
+
+/// A node that is told of these nsqlookupds and asks them for at most `total`.
+async fn asking(
+    addresses: &[SocketAddr],
+    total: Duration,
+) -> (Broker, (watch::Sender<Vec<String>>, StopSource)) {
+    let (sender, watched) = watch::channel(addresses.iter().map(ToString::to_string).collect());
+    let announcer = Announcer::new(watched);
+    let timeouts = QuestionTimeouts {
+        connect: total,
+        request: total,
+        total,
+    };
+    let broker = node_knowing(Some(announcer.channel_source(timeouts))).await;
+    let (stop, stopped) = StopSource::new();
+    tokio::spawn(announcer.run(broker.held_topics().unwrap(), description(), stopped));
+    (broker, (sender, stop))
+}
+
+async fn publish(broker: &Broker, topic: &TopicName) {
+    let message = NewMessage::new(bytes::Bytes::from_static(b"first"), LogTime::new(1));
+    let published = broker.publish(topic, vec![message], None);
+    tokio::time::timeout(PATIENCE, published).await.unwrap().unwrap();
+}
+
+/// The channels of a topic, and how many messages each of them has got.
+async fn channels(broker: &Broker, topic: &TopicName) -> Vec<(String, u64)> {
+    let stats = broker.stats(Some(topic), None).await.pop().unwrap();
+    let of = |channel: nsquorum_broker::ChannelStats| (channel.name.to_string(), channel.message_count);
+    stats.channels.into_iter().map(of).collect()
+}
+
+#[tokio::test]
+async fn the_first_message_of_a_new_topic_reaches_all_channels_that_the_lookup_services_know() {
+    let (one, other) = (Lookup::start("127.0.0.1:0"), Lookup::start("127.0.0.1:0"));
+    let name = topic("orders");
+    for (lookup, channel) in [(&one, "a"), (&other, "b"), (&other, "a"), (&one, "tail%23ephemeral")] {
+        post(lookup.http, &format!("/channel/create?topic=orders&channel={channel}")).await;
+    }
+    // It is asked before it knows its lookup services: the first publish waits for that.
+    let (broker, _running) = asking(&[one.tcp, other.tcp], PATIENCE).await;
+    publish(&broker, &name).await;
+    assert_eq!(channels(&broker, &name).await, [("a".to_owned(), 1), ("b".to_owned(), 1)]);
+
+    // Later answers change nothing: the topic is not new any more.
+    let ephemeral = topic("orders#ephemeral");
+    post(one.http, "/channel/create?topic=orders%23ephemeral&channel=c").await;
+    broker.create_topic(&ephemeral).await.unwrap();
+    publish(&broker, &ephemeral).await;
+    assert_eq!(channels(&broker, &ephemeral).await, [("c".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn a_new_topic_does_not_wait_for_ever_for_lookup_services_that_are_of_no_help() {
+    let good = Lookup::start("127.0.0.1:0");
+    post(good.http, "/channel/create?topic=orders&channel=a").await;
+    let name = topic("orders");
+    // One that says nothing, and one where nobody is.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let addresses = [silent.local_addr().unwrap(), nobody, good.tcp];
+    let (broker, _running) = asking(&addresses, Duration::from_secs(20)).await;
+    publish(&broker, &name).await;
+    assert_eq!(channels(&broker, &name).await, [("a".to_owned(), 1)]);
 }

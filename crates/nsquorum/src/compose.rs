@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nsquorum_broker::{Broker, BrokerConfig, LatencySettings, NodeDescription};
+use nsquorum_broker::{Broker, BrokerConfig, ChannelSource, LatencySettings, NodeDescription};
 use nsquorum_consensus::{ClusterNode, ClusterPeers, ConsensusError, ConsensusOptions, NodeIdentity};
 use nsquorum_environment::Environment;
 use nsquorum_storage::{Founding, Neighbours, NodeStore as _, RocksStore, StorageError, StoreOptions};
@@ -24,11 +24,12 @@ pub(crate) struct NodeSettings {
     refuse_publishes_below: Option<u64>,
     refuse_all_below: Option<u64>,
     latency: Option<LatencySettings>,
+    known_channels: Arc<dyn ChannelSource>,
 }
 
 impl NodeSettings {
-    /// From the flags.
-    pub(crate) fn of(args: &ServeArgs) -> Self {
+    /// From the flags. `known_channels` says which channels a topic has elsewhere when it is new.
+    pub(crate) fn of(args: &ServeArgs, known_channels: Arc<dyn ChannelSource>) -> Self {
         Self {
             data_path: args.data_path.clone(),
             neighbours: args.neighbours,
@@ -37,6 +38,7 @@ impl NodeSettings {
             refuse_publishes_below: args.disk_refuse_publishes_below,
             refuse_all_below: args.disk_refuse_all_below,
             latency: args.metrics.latency(),
+            known_channels,
         }
     }
 
@@ -98,6 +100,7 @@ impl Node {
             tail_bytes_max: memory / 8,
             space: Arc::new(move || space.space()),
             latency: settings.latency,
+            known_channels: Some(settings.known_channels),
         });
         let consensus = ConsensusOptions {
             store: store.clone(),

@@ -18,7 +18,7 @@ use nsquorum_environment::Environment;
 use nsquorum_frontend::tls::{ClientTls, ServerTls};
 use nsquorum_frontend::{ConnectionRegistry, FrontendConfig, HttpFrontend, StatsdPusher, TcpServer};
 use nsquorum_http::{Gate, Listener, StopSignal, StopSource, TlsRequired};
-use nsquorum_lookup::{Announcer, Directory, LookupFrontend, LookupServer, ProducerDescription};
+use nsquorum_lookup::{Announcer, Directory, LookupFrontend, LookupServer, ProducerDescription, QuestionTimeouts};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -151,7 +151,10 @@ async fn serve(args: &ServeArgs, log_filter: LogFilter) -> Result<(), Stopped> {
         None => None,
     };
     let description = description(args, &config, &addresses);
-    let recovering = Node::open(NodeSettings::of(args), joining, description.clone(), environment);
+    let (lookupd_addresses, announced_at) = watch::channel(args.lookup.lookupd_tcp_address.clone());
+    let announcer = Announcer::new(announced_at);
+    let settings = NodeSettings::of(args, announcer.channel_source(question_timeouts(args)));
+    let recovering = Node::open(settings, joining, description.clone(), environment);
     let node = tokio::select! {
         node = Box::pin(recovering) => node?,
         () = signals.received() => return Ok(()),
@@ -160,7 +163,6 @@ async fn serve(args: &ServeArgs, log_filter: LogFilter) -> Result<(), Stopped> {
     let registry = ConnectionRegistry::default();
     let broker = node.broker();
     let ports = (addresses.tcp.port(), addresses.http_port());
-    let (lookupd_addresses, announced_at) = watch::channel(args.lookup.lookupd_tcp_address.clone());
     gates.http.open(HttpFrontend::new(
         broker.clone(),
         Arc::clone(&config),
@@ -180,7 +182,6 @@ async fn serve(args: &ServeArgs, log_filter: LogFilter) -> Result<(), Stopped> {
         .lookup_http
         .open(LookupFrontend::of_node(directory, broker.clone(), description.clone()));
     if let Some(held) = broker.held_topics() {
-        let announcer = Announcer::new(announced_at);
         servers.spawn(announcer.run(held, description, stopped.clone()));
     }
     servers.spawn(TcpServer::new(broker, Arc::clone(&config), registry).serve(tcp, stopped.clone()));
@@ -277,6 +278,15 @@ fn config(args: &ServeArgs, started_at: nsquorum_environment::WallTime) -> anyho
         // Damage on the disk does not heal; another replica, or a backup, has to take over.
         on_corruption: Arc::new(|_| Exit::ImpossibleData.now()),
     })
+}
+
+/// How long nsqlookupds are asked for the channels of a new topic. Half of the time of the publishes that wait for it is left to have them stored.
+fn question_timeouts(args: &ServeArgs) -> QuestionTimeouts {
+    QuestionTimeouts {
+        connect: args.session.http_client_connect_timeout,
+        request: args.session.http_client_request_timeout,
+        total: args.publish_timeout / 2,
+    }
 }
 
 /// Where stock nsqds register.

@@ -385,6 +385,7 @@ impl History {
                     }
                     Output::Read(job) => reads.push(job),
                     Output::TopicDeleted { .. } => panic!("nobody deletes"),
+                    Output::AskForChannels { .. } => panic!("nobody can be asked"),
                     Output::Send { to, frame } => frames.push((to, frame.content.class(), frame.encode())),
                 }
             }

@@ -166,6 +166,7 @@ impl Scene {
                         self.leader.reader_done(done);
                     }
                     Output::TopicDeleted { .. } => panic!("nobody deletes"),
+                    Output::AskForChannels { .. } => panic!("nobody can be asked"),
                     Output::Send { to, frame } => match frame.content {
                         FromLeader::Lead => _ = self.routers.insert(to, Association::join(frame.header)),
                         FromLeader::Deliver { delivery, .. } => {

@@ -35,6 +35,8 @@ pub(super) struct Leading {
     pub(super) deliveries: u64,
     /// Nodes that have not said yet what their consumers hold, and until when that is waited for. Nothing is delivered before.
     pub(super) awaited: Option<Awaited>,
+    /// Nobody has used the topic, and it is not known yet which channels it has elsewhere: nothing is proposed before.
+    pub(super) is_asking: bool,
     pub(super) repeats: Repeats,
     clock_start: LogTime,
     clock_started_at: Monotonic,
@@ -57,6 +59,7 @@ impl Leading {
             window: Window::default(),
             deliveries: 0,
             awaited: None,
+            is_asking: false,
             repeats: Repeats::default(),
         }
     }

@@ -74,6 +74,8 @@ pub(crate) enum Output {
     Read(ReaderJob),
     /// The topic's end was applied: metadata must learn of it, then `answers` may be given.
     TopicDeleted { last_seq: Seq },
+    /// Ask which channels the topic has elsewhere, and tell [`TopicLeader::channels_known`].
+    AskForChannels { term: Term },
     /// Send this to the router of another node.
     Send { to: NodeId, frame: Framed<FromLeader> },
 }
@@ -173,6 +175,8 @@ pub(crate) struct TopicLeader {
     window_bytes_max: usize,
     /// Which latencies are measured, if any.
     latency: Option<LatencySettings>,
+    /// Whether somebody can be asked for the channels of a new topic.
+    pub(super) asks_for_channels: bool,
     is_over: Option<PublishError>,
     pub(super) ended: Option<Ended>,
     pub(super) outputs: Vec<Output>,
@@ -199,6 +203,7 @@ impl TopicLeader {
             stepped_at: Monotonic::START,
             window_bytes_max: 4 << 20,
             latency: None,
+            asks_for_channels: false,
             is_over: None,
             ended: None,
             outputs: Vec::new(),
@@ -342,6 +347,7 @@ impl TopicLeader {
         let proposal = self
             .pipeline
             .ready_at(self.limits.proposals_max)
+            .filter(|_| !leading.is_asking)
             .map(|at| match self.space {
                 SpaceState::RefuseAll => at.max(self.stepped_at + SPACE_RECHECK),
                 SpaceState::Ok | SpaceState::RefusePublishes => at,
@@ -371,6 +377,7 @@ impl TopicLeader {
         }
         self.pipeline.start(state.next_seq());
         self.leading = Some(Leading::new(term, state, now));
+        self.ask_for_channels();
         if self.nodes.is_some() {
             // Its clients' inputs come through the router, which begins with what they have going on.
             self.open_all(now);
@@ -478,7 +485,9 @@ impl TopicLeader {
     }
 
     fn propose(&mut self, now: Monotonic) {
-        let Some(leading) = &self.leading else { return };
+        let Some(leading) = self.leading.as_ref().filter(|leading| !leading.is_asking) else {
+            return;
+        };
         // Far below the publish watermark even FINs wait: the last space belongs to whatever frees some.
         if self.space == SpaceState::RefuseAll {
             return;

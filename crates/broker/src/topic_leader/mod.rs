@@ -3,6 +3,7 @@
 //! [`TopicLeader`] is the deciding part, a synchronous step machine: inputs and the time go in; answers, deliveries and [`Output`]s come
 //! out. [`shell`] is the task around it. Parts of the machine, each a subject of its own:
 //! - [`pipeline`]: what waits, what is proposed, and what happens when a proposal is refused;
+//! - [`beginning`]: which channels a topic has before its first message;
 //! - [`repeats`]: what a tool asks of every node although once is enough;
 //! - [`dispatch`]: one channel's way through the log, and what came back to it;
 //! - [`window`]: the newest entries in memory; [`reader`]: older ones from the log.
@@ -10,6 +11,7 @@
 //! There is one leader task, not one per channel or connection, because numbering needs one place anyway and because everything that waits
 //! in one inbox becomes one entry and one sync: the batch grows while the disk works, without any timer.
 
+mod beginning;
 mod dispatch;
 mod inbox;
 mod input;

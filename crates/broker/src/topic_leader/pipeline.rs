@@ -173,6 +173,13 @@ impl Pipeline {
         self.requests.push_back(Request::Command { event, answer });
     }
 
+    /// Commands that go before everything that waits.
+    pub(super) fn commands_first(&mut self, events: impl DoubleEndedIterator<Item = Event>) {
+        for event in events.rev() {
+            self.requests.push_front(Request::Command { event, answer: None });
+        }
+    }
+
     pub(super) fn finish(&mut self, channel: ChannelIncarnation, seq: Seq, now: Monotonic) {
         self.finishes.entry(channel).or_default().push(seq);
         self.finish_count += 1;

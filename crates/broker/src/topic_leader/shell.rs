@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use nsquorum_consensus::{Cluster, LeaderLocation, TopicEvent, TopicGroup, TopicLog};
 use nsquorum_environment::{Environment, Monotonic};
-use nsquorum_protocol::TopicName;
+use nsquorum_protocol::{ChannelName, TopicName};
 use nsquorum_storage::{EntryKind, SpaceState};
-use nsquorum_topic::{GroupId, Seq};
+use nsquorum_topic::{GroupId, Seq, Term};
 use tokio::sync::{mpsc, watch};
 
 use super::inbox::TopicInbox;
@@ -16,6 +16,7 @@ use super::input::TopicInput;
 use super::machine::{LeaderLimits, Output, TopicLeader, refuse};
 use super::machines::Machines;
 use super::reader::{ReaderDone, ReaderJob};
+use crate::known_channels::ChannelSource;
 use crate::latency::LatencySettings;
 use crate::peers::Peers;
 use crate::publish::PublishError;
@@ -92,6 +93,8 @@ pub(crate) struct LeaderShell {
     pub(crate) space: Arc<dyn Fn() -> SpaceState + Send + Sync>,
     /// The other nodes; `None` on a node that is alone.
     pub(crate) peers: Option<Arc<Peers>>,
+    /// Who knows the channels of a topic that nobody has used yet.
+    pub(crate) known_channels: Option<Arc<dyn ChannelSource>>,
 }
 
 impl LeaderShell {
@@ -99,6 +102,7 @@ impl LeaderShell {
     pub(crate) async fn run(self, topic: TopicGroup, mut inbox: TopicInbox) {
         let mut leader = TopicLeader::new(self.name.clone(), self.limits);
         leader.set_latency(self.latency.clone());
+        leader.set_asks_for_channels(self.known_channels.is_some());
         let mut machines = match &self.peers {
             None => Machines::new(leader, None),
             Some(peers) => {
@@ -108,6 +112,7 @@ impl LeaderShell {
         };
         let TopicGroup { log, mut events, .. } = topic;
         let (reads, mut reads_done) = mpsc::unbounded_channel();
+        let (known, mut channels_known) = mpsc::unbounded_channel();
         let mut inputs = Vec::new();
         let mut bundles = Bundles::default();
         let mut window_bytes = 0;
@@ -138,6 +143,7 @@ impl LeaderShell {
                         break;
                     },
                     Some(done) = reads_done.recv() => machines.leader.reader_done(done),
+                    Some((term, channels)) = channels_known.recv() => machines.leader.channels_known(term, channels),
                     found = located(&mut leader) => machines.located(found, self.now()),
                     () = self.sleep_until(wake_at), if wake_at.is_some() => {}
                 }
@@ -165,7 +171,7 @@ impl LeaderShell {
                 machines.input(input, now);
             }
             for output in machines.leader.step(now) {
-                self.carry_out(output, &*log, &log, &reads, &mut bundles).await;
+                self.carry_out(output, &log, &reads, &known, &mut bundles).await;
             }
             if let Some(router) = &mut machines.router {
                 for RouterOutput::Send { to, frame } in router.step(now) {
@@ -186,15 +192,16 @@ impl LeaderShell {
     async fn carry_out(
         &self,
         output: Output,
-        log: &dyn TopicLog,
-        shared_log: &Arc<dyn TopicLog>,
+        log: &Arc<dyn TopicLog>,
         reads: &mpsc::UnboundedSender<ReaderDone>,
+        known: &mpsc::UnboundedSender<(Term, Vec<ChannelName>)>,
         bundles: &mut Bundles,
     ) {
         match output {
             Output::Propose { term, buffer, ticket } => log.propose(term, EntryKind::TopicBatch, buffer, ticket).await,
-            Output::Read(job) => self.read(job, shared_log, reads),
+            Output::Read(job) => self.read(job, log, reads),
             Output::TopicDeleted { last_seq } => self.report_deletion(last_seq),
+            Output::AskForChannels { term } => self.ask_for_channels(term, known.clone()),
             Output::Send { to, frame } => bundles.push(to, frame.content.class(), frame.encode()),
         }
     }
@@ -218,6 +225,15 @@ impl LeaderShell {
         self.environment
             .spawn
             .spawn_blocking(Box::new(move || drop(reads.send(job.run_from_disk(&*log)))));
+    }
+
+    fn ask_for_channels(&self, term: Term, known: mpsc::UnboundedSender<(Term, Vec<ChannelName>)>) {
+        let Some(source) = &self.known_channels else { return };
+        let channels = source.channels_of(&self.name);
+        // The receiver is gone only when the task ends.
+        self.environment
+            .spawn
+            .spawn(Box::pin(async move { drop(known.send((term, channels.await))) }));
     }
 
     fn report_deletion(&self, last_seq: Seq) {

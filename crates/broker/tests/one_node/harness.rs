@@ -32,6 +32,7 @@ impl Node {
         let environment = Environment::system();
         let space = Arc::new(Mutex::new(SpaceState::Ok));
         let broker = Broker::new(BrokerConfig {
+            known_channels: None,
             environment: environment.clone(),
             latency: None,
             publish_bytes_max: 64 << 20,

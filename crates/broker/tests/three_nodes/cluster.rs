@@ -92,6 +92,7 @@ impl TestCluster {
         let starting = runtime.spawn(async move {
             let environment = Environment::system();
             let broker = Broker::new(BrokerConfig {
+                known_channels: None,
                 environment: environment.clone(),
                 latency: None,
                 publish_bytes_max: 64 << 20,

@@ -1,8 +1,10 @@
 //! A node registers with nsqlookupds elsewhere, as nsqd does: consumers that ask those find it too.
 //!
 //! Per nsqlookupd one task keeps a connection, on which it says what the node holds (`peer`) and what has changed since (`difference`). One
-//! that cannot be reached is tried again; it takes nothing from the others.
+//! that cannot be reached is tried again; it takes nothing from the others. For a topic that is new all of them are asked which channels
+//! they know of it (`channels`).
 
+mod channels;
 mod difference;
 mod peer;
 
@@ -10,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 
-use nsquorum_broker::HeldTopics;
+use nsquorum_broker::{ChannelSource, HeldTopics};
 use nsquorum_http::StopSignal;
 use nsquorum_protocol::{ChannelName, TopicName};
 use parking_lot::Mutex;
@@ -18,6 +20,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::ProducerDescription;
+pub use channels::QuestionTimeouts;
+use channels::Questions;
 use peer::Peer;
 
 /// What a node holds: its topics with their channels.
@@ -32,6 +36,8 @@ struct Inner {
     addresses: watch::Receiver<Vec<String>>,
     /// `host:port` for HTTP, as the nsqlookupds that answer have said.
     http_addresses: Mutex<BTreeMap<String, String>>,
+    /// The addresses that have been tried once.
+    tried: watch::Sender<BTreeSet<String>>,
 }
 
 impl Announcer {
@@ -41,12 +47,21 @@ impl Announcer {
         Self(Arc::new(Inner {
             addresses,
             http_addresses: Mutex::default(),
+            tried: watch::Sender::default(),
         }))
     }
 
     /// `host:port` for HTTP of those nsqlookupds that it is registered with at the moment.
     pub fn http_addresses(&self) -> Vec<String> {
         self.0.http_addresses.lock().values().cloned().collect()
+    }
+
+    /// Asks those that it is registered with for the channels of a new topic. One at whose address nothing has been tried yet is waited for.
+    pub fn channel_source(&self, timeouts: QuestionTimeouts) -> Arc<dyn ChannelSource> {
+        Arc::new(Questions {
+            announcer: self.clone(),
+            timeouts,
+        })
     }
 
     /// Keeps the node registered until `stop`. `description` says how consumers reach it.
@@ -83,6 +98,27 @@ impl Announcer {
 
     fn registered(&self, address: &str, http_address: String) {
         self.0.http_addresses.lock().insert(address.to_owned(), http_address);
+    }
+
+    fn has_addresses(&self) -> bool {
+        !self.0.addresses.borrow().is_empty()
+    }
+
+    fn tried(&self, address: &str) {
+        self.0.tried.send_if_modified(|tried| tried.insert(address.to_owned()));
+    }
+
+    fn forgotten(&self, address: &str) {
+        self.0.tried.send_if_modified(|tried| tried.remove(address));
+    }
+
+    /// Resolves when each of its nsqlookupds has been tried once.
+    async fn all_tried(&self) {
+        let mut tried = self.0.tried.subscribe();
+        let addresses = &self.0.addresses;
+        let all = tried.wait_for(|tried| addresses.borrow().iter().all(|address| tried.contains(address)));
+        // The sender is in this announcer.
+        drop(all.await);
     }
 
     fn lost(&self, address: &str) {

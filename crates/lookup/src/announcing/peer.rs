@@ -64,6 +64,7 @@ pub(super) struct Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         self.announcer.lost(&self.address);
+        self.announcer.forgotten(&self.address);
         self.show_registered(false);
     }
 }
@@ -86,7 +87,9 @@ impl Peer {
     pub(super) async fn run(mut self) {
         let mut retry = RETRY;
         loop {
-            let lost = match self.connect().await {
+            let connected = self.connect().await;
+            self.announcer.tried(&self.address);
+            let lost = match connected {
                 Ok(connection) => {
                     retry = RETRY;
                     self.show_registered(true);

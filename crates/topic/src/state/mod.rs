@@ -134,6 +134,16 @@ impl TopicState {
         self.channels.get(self.names.get(name)?)
     }
 
+    /// Whether it never had a channel.
+    pub fn never_had_channel(&self) -> bool {
+        self.last_incarnation == ChannelIncarnation::default()
+    }
+
+    /// Whether nobody has used the topic yet: it never had a message nor a channel.
+    pub fn is_untouched(&self) -> bool {
+        self.counters.messages == 0 && self.never_had_channel()
+    }
+
     /// While the topic is paused: the first number that stays in the topic.
     pub const fn paused_at(&self) -> Option<Seq> {
         self.paused_at

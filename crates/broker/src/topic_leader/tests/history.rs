@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nsquorum_environment::Monotonic;
 use nsquorum_storage::SpaceState;
-use nsquorum_topic::{Event, Seq};
+use nsquorum_topic::{Event, Seq, Term};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::oneshot;
 
@@ -55,6 +55,8 @@ pub(super) struct History {
     pub(super) foreign: u64,
     pub(super) is_healing: bool,
     pub(super) deleted: Option<Seq>,
+    /// The leader wants to know which channels the topic has elsewhere.
+    pub(super) asked_in: Option<Term>,
     pub(super) reads: u64,
     pub(super) fetches: u64,
     pub(super) leaderships: u64,
@@ -117,6 +119,7 @@ impl History {
             foreign: 0,
             is_healing: false,
             deleted: None,
+            asked_in: None,
             reads: 0,
             fetches: 0,
             leaderships: 0,
@@ -229,6 +232,7 @@ impl History {
                 self.jobs.push(job);
             }
             Output::TopicDeleted { last_seq } => self.deleted = Some(last_seq),
+            Output::AskForChannels { term } => self.asked_in = Some(term),
             Output::Send { .. } => panic!("a lone leader has nobody to send to"),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nsquorum_consensus::{Refusal, TopicEvent};
 use nsquorum_protocol::ChannelName;
 use nsquorum_storage::SpaceState;
-use nsquorum_topic::{Event, NodeIncarnation, Seq};
+use nsquorum_topic::{Event, NodeIncarnation, Seq, Term};
 
 use super::channel;
 use super::consumers::Consumer;
@@ -642,4 +642,58 @@ fn what_is_for_other_channels_takes_no_room_in_one_that_nobody_serves() {
     let leading = history.leader.leading.as_ref().expect("leading");
     let ranges = leading.dispatches.values().map(Dispatch::passed_over_ranges);
     assert!(ranges.max() <= Some(1), "all but the last are in the log");
+}
+
+#[test]
+fn a_new_topic_has_the_channels_that_are_known_elsewhere_before_its_first_message() {
+    let mut history = History::quiet(LeaderLimits::default(), WINDOW);
+    history.leader.set_asks_for_channels(true);
+    history.settle();
+    let term = history.asked_in.take().expect("nobody has used the topic");
+    let first = history.publishers.publish_of(1, 10, 0);
+    history.input(LeaderInput::Publish(first));
+    history.subscribe_to(channel("own"));
+    history.step();
+    assert_eq!(history.group.unapplied(), 0);
+    assert_eq!(history.leader.wake_at(), None, "and the leader waits quietly");
+    let earlier = Term::new(term.get() - 1);
+    history.leader.channels_known(earlier, vec![channel("stray")]);
+    history.step();
+    assert_eq!(history.group.unapplied(), 0, "not the answer to this question");
+
+    let known = ["a", "b", "tail#ephemeral"].map(channel).to_vec();
+    history.leader.channels_known(term, known);
+    history.settle();
+    let begins: Vec<(&str, u64)> = history
+        .group
+        .state
+        .channels()
+        .map(|channel| (channel.name().as_str(), channel.begin().get()))
+        .collect();
+    assert_eq!(begins, [("a", 1), ("b", 1), ("own", 1)]);
+    assert_eq!(history.group.state.message_count(), 1);
+
+    history.elect(ME);
+    history.settle();
+    assert_eq!(history.asked_in, None, "the topic is not new any more");
+}
+
+#[test]
+fn the_next_leader_asks_if_the_first_did_not_live_to_hear_the_answer() {
+    let mut history = History::quiet(LeaderLimits::default(), WINDOW);
+    history.leader.set_asks_for_channels(true);
+    history.settle();
+    let first = history.asked_in.take().expect("nobody has used the topic");
+    history.elect(ME);
+    history.settle();
+    let second = history.asked_in.take().expect("nobody has used it yet");
+    assert!(second > first);
+    history.leader.channels_known(first, Vec::new());
+    let publish = history.publishers.publish_of(1, 10, 0);
+    history.input(LeaderInput::Publish(publish));
+    history.step();
+    assert_eq!(history.group.unapplied(), 0, "a late answer to the first question");
+    history.leader.channels_known(second, Vec::new());
+    history.settle();
+    assert_eq!(history.group.state.message_count(), 1);
 }
