@@ -191,10 +191,7 @@ async fn a_node_is_registered_with_what_it_holds_wherever_it_is_told_to() {
 }
 
 /// A node that is told of these nsqlookupds and asks them for at most `total`.
-async fn asking(
-    addresses: &[SocketAddr],
-    total: Duration,
-) -> (Broker, (watch::Sender<Vec<String>>, StopSource)) {
+async fn asking(addresses: &[SocketAddr], total: Duration) -> (Broker, (watch::Sender<Vec<String>>, StopSource)) {
     let (sender, watched) = watch::channel(addresses.iter().map(ToString::to_string).collect());
     let announcer = Announcer::new(watched);
     let timeouts = QuestionTimeouts {
@@ -231,7 +228,10 @@ async fn the_first_message_of_a_new_topic_reaches_all_channels_that_the_lookup_s
     // It is asked before it knows its lookup services: the first publish waits for that.
     let (broker, _running) = asking(&[one.tcp, other.tcp], PATIENCE).await;
     publish(&broker, &name).await;
-    assert_eq!(channels(&broker, &name).await, [("a".to_owned(), 1), ("b".to_owned(), 1)]);
+    assert_eq!(
+        channels(&broker, &name).await,
+        [("a".to_owned(), 1), ("b".to_owned(), 1)]
+    );
 
     // Later answers change nothing: the topic is not new any more.
     let ephemeral = topic("orders#ephemeral");
