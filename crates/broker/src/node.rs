@@ -35,6 +35,10 @@ use crate::topic_leader::{
 /// How long an administrative call waits for its effect.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a consumer waits that met the end of an ephemeral topic or channel, before it begins a new one; nsqd's.
+const RESUBSCRIBE_AFTER: Duration = Duration::from_millis(100);
+/// How often it may meet one. Once in nsqd; here a majority has to hear of the end of a topic before there can be another.
+const RESUBSCRIBE_MAX: usize = 5;
 /// How long a scrape of metrics waits for a topic whose leadership moves.
 const LED_STATS_TIMEOUT: Duration = Duration::from_millis(500);
 /// A node that has not answered for this long is not listed any more, and does not count for a majority: every listed node costs each consumer a connection and a share of
@@ -251,6 +255,23 @@ impl Broker {
         channel: &ChannelName,
         options: SubscriptionOptions,
     ) -> Result<Subscription, SubscribeError> {
+        // What goes by itself goes without anybody having wanted that this consumer is refused.
+        let goes_by_itself = topic.is_ephemeral() || channel.is_ephemeral();
+        for _ in 0..if goes_by_itself { RESUBSCRIBE_MAX } else { 0 } {
+            match self.subscribe_once(topic, channel, options.clone()).await {
+                Err(SubscribeError::Deleted) => tokio::time::sleep(RESUBSCRIBE_AFTER).await,
+                result => return result,
+            }
+        }
+        self.subscribe_once(topic, channel, options).await
+    }
+
+    async fn subscribe_once(
+        &self,
+        topic: &TopicName,
+        channel: &ChannelName,
+        options: SubscriptionOptions,
+    ) -> Result<Subscription, SubscribeError> {
         let id = SubscriptionId(self.0.subscriptions.fetch_add(1, Ordering::Relaxed));
         let (deliveries, receiver) = mpsc::unbounded_channel();
         let (answer, answered) = oneshot::channel();
@@ -268,6 +289,8 @@ impl Broker {
                 handle: SubscriptionHandle { id, leader },
             }),
             Ok(Err(error)) => Err(error),
+            // The topic's end takes with it what waits behind it.
+            Err(_) if topic.is_ephemeral() => Err(SubscribeError::Deleted),
             Err(_) => Err(SubscribeError::Unavailable("the node is stopping".into())),
         }
     }

@@ -378,6 +378,7 @@ impl TopicLeader {
         self.pipeline.start(state.next_seq());
         self.leading = Some(Leading::new(term, state, now));
         self.ask_for_channels();
+        self.end_unused_ephemeral_topic();
         if self.nodes.is_some() {
             // Its clients' inputs come through the router, which begins with what they have going on.
             self.open_all(now);
@@ -559,6 +560,7 @@ impl TopicLeader {
             }
         }
         self.pipeline.settle(next_seq);
+        self.end_unused_ephemeral_topic();
         self.dispatch_all();
     }
 
@@ -604,7 +606,9 @@ impl TopicLeader {
             let Some(leading) = &mut self.leading else { return };
             match effect {
                 Effect::ChannelCreated { name, channel, .. } => {
-                    if leading.dispatches.contains_key(channel) {
+                    // Whoever waits behind the end of an ephemeral channel waits for the next of that name.
+                    let is_ending = name.is_ephemeral() && self.pipeline.is_deleting(*channel);
+                    if leading.state.channel(*channel).is_some() && !is_ending {
                         self.attach_waiting(name, *channel);
                     }
                 }
@@ -701,6 +705,8 @@ impl TopicLeader {
             Attaching::Node(_, subscriber) => &subscriber.channel,
         };
         let existing = leading.state.channel_by_name(name).map(|channel| channel.incarnation());
+        // One that is about to go by itself would take the consumer with it, which begins the next instead.
+        let existing = existing.filter(|channel| !name.is_ephemeral() || !self.pipeline.is_deleting(*channel));
         match existing {
             Some(channel) => self.attach(consumer, channel),
             None => {

@@ -4,6 +4,7 @@
 //! out. [`shell`] is the task around it. Parts of the machine, each a subject of its own:
 //! - [`pipeline`]: what waits, what is proposed, and what happens when a proposal is refused;
 //! - [`beginning`]: which channels a topic has before its first message;
+//! - [`ephemeral`]: when an ephemeral topic ends;
 //! - [`repeats`]: what a tool asks of every node although once is enough;
 //! - [`dispatch`]: one channel's way through the log, and what came back to it;
 //! - [`window`]: the newest entries in memory; [`reader`]: older ones from the log.
@@ -13,6 +14,7 @@
 
 mod beginning;
 mod dispatch;
+mod ephemeral;
 mod inbox;
 mod input;
 mod leading;

@@ -202,9 +202,20 @@ impl Pipeline {
 
     /// Whether a channel's end waits or is under way.
     pub(super) fn is_deleting(&self, channel: ChannelIncarnation) -> bool {
+        self.has_command(|event| *event == Event::DeleteChannel { channel })
+    }
+
+    /// Whether a channel, or the end of the topic, waits or is under way.
+    pub(super) fn has_channel_or_end(&self) -> bool {
+        self.has_command(|event| matches!(event, Event::CreateChannel { .. } | Event::DeleteTopic))
+    }
+
+    fn has_command(&self, is_it: impl Fn(&Event) -> bool) -> bool {
         let proposed = self.under_way.iter().flat_map(|proposed| &proposed.content.requests);
-        let is_end = |request: &Request| matches!(request, Request::Command { event: Event::DeleteChannel { channel: of }, .. } if *of == channel);
-        proposed.chain(&self.requests).any(is_end)
+        proposed.chain(&self.requests).any(|request| match request {
+            Request::Command { event, .. } => is_it(event),
+            Request::Publish { .. } => false,
+        })
     }
 
     /// Whether a publish of a session waits or is under way.

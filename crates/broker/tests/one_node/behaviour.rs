@@ -3,15 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nsquorum_broker::{
-    AdminAction, AdminError, ClientDescription, PublishError, SubscribeError, SubscriptionEvent, SubscriptionOptions,
-};
-use nsquorum_environment::WallTime;
+use nsquorum_broker::{AdminAction, AdminError, PublishError, SubscribeError, SubscriptionEvent};
 use nsquorum_protocol::TopicName;
 use nsquorum_storage::{Durability, MemoryStore, SpaceState};
 use nsquorum_topic::Seq;
 
-use crate::harness::{Node, PATIENCE, message, name, topic, within};
+use crate::harness::{Node, PATIENCE, message, name, options, topic, within};
 
 fn store() -> MemoryStore {
     MemoryStore::new(Durability::Immediate)
@@ -283,6 +280,32 @@ async fn an_ephemeral_channel_goes_with_its_last_consumer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ephemeral_topic_goes_with_its_last_consumer_and_the_next_one_begins_it_anew() {
+    let node = Node::start(&store(), 1).await;
+    let topic: TopicName = "orders#ephemeral".parse().expect("valid");
+    for round in 1..=20 {
+        // The last one has just gone, and the topic is about to.
+        let mut consumer = node
+            .subscribe_to(&topic, "tail#ephemeral", options(PATIENCE))
+            .await
+            .unwrap_or_else(|error| panic!("round {round}: {error}"));
+        consumer.subscription.handle.ready(1);
+        let ticket = node.broker.publish(&topic, vec![message("m", 0)], None);
+        within(ticket).await.expect("published");
+        consumer.receive().await;
+        consumer.disconnect();
+        let deadline = node.now() + PATIENCE;
+        while round % 4 == 0 && node.broker.has_topic(&topic) {
+            assert!(node.now() < deadline, "it stays");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    let published = node.broker.publish(&topic, vec![message("m", 0)], None);
+    within(published).await.expect("published");
+    assert!(node.broker.has_topic(&topic), "without a channel it stays");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_publishers_and_many_topics_at_once() {
     let node = Arc::new(Node::start(&store(), 1).await);
     let mut tasks = Vec::new();
@@ -311,20 +334,7 @@ async fn subscribing_while_a_topic_is_deleted_ends_in_a_typed_error_or_a_new_top
     let client = node.subscribe("c", 1).await.subscription;
     drop(client);
     let (deleted, subscribed) = tokio::join!(node.administer(AdminAction::DeleteTopic), async {
-        let options = SubscriptionOptions {
-            client: Arc::new(ClientDescription {
-                client_id: String::new(),
-                hostname: String::new(),
-                user_agent: String::new(),
-                remote_address: String::new(),
-                connected_at: WallTime::from_nanos(0),
-                sample_rate: 0,
-                topology_zone: String::new(),
-                topology_region: String::new(),
-            }),
-            msg_timeout: PATIENCE,
-            nearness: None,
-        };
+        let options = options(PATIENCE);
         within(node.broker.subscribe(&topic(), &name("c"), options)).await
     });
     deleted.expect("deleted");

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nsquorum_broker::{
-    AdminAction, AdminError, Broker, BrokerConfig, ClientDescription, Delivery, LeaseTable, PublishError, Subscription,
-    SubscriptionEvent, SubscriptionOptions, TopicStats,
+    AdminAction, AdminError, Broker, BrokerConfig, ClientDescription, Delivery, LeaseTable, PublishError,
+    SubscribeError, Subscription, SubscriptionEvent, SubscriptionOptions, TopicStats,
 };
 use nsquorum_consensus::{ClusterNode, ConsensusOptions, NodeIdentity};
 use nsquorum_environment::{Environment, Monotonic, WallTime};
@@ -78,30 +78,26 @@ impl Node {
     }
 
     pub(crate) async fn subscribe_with_timeout(&self, channel: &str, ready: u32, msg_timeout: Duration) -> Consumer {
-        let client = Arc::new(ClientDescription {
-            client_id: "test".into(),
-            hostname: "test".into(),
-            user_agent: "test".into(),
-            remote_address: "127.0.0.1:1".into(),
-            connected_at: WallTime::from_nanos(0),
-            sample_rate: 0,
-            topology_zone: String::new(),
-            topology_region: String::new(),
-        });
-        let options = SubscriptionOptions {
-            client,
-            msg_timeout,
-            nearness: None,
-        };
-        let subscription = within(self.broker.subscribe(&topic(), &name(channel), options))
+        let consumer = self
+            .subscribe_to(&topic(), channel, options(msg_timeout))
             .await
             .expect("subscribed");
-        subscription.handle.ready(ready);
-        Consumer {
-            subscription,
+        consumer.subscription.handle.ready(ready);
+        consumer
+    }
+
+    pub(crate) async fn subscribe_to(
+        &self,
+        topic: &TopicName,
+        channel: &str,
+        options: SubscriptionOptions,
+    ) -> Result<Consumer, SubscribeError> {
+        let msg_timeout = options.msg_timeout;
+        Ok(Consumer {
+            subscription: within(self.broker.subscribe(topic, &name(channel), options)).await?,
             leases: LeaseTable::new(msg_timeout, PATIENCE),
             clock: self.broker.environment().clone(),
-        }
+        })
     }
 
     pub(crate) async fn stats(&self) -> TopicStats {
@@ -174,6 +170,24 @@ impl Consumer {
 
     pub(crate) fn disconnect(self) {
         self.subscription.handle.disconnect(self.leases.disconnect());
+    }
+}
+
+pub(crate) fn options(msg_timeout: Duration) -> SubscriptionOptions {
+    let client = Arc::new(ClientDescription {
+        client_id: "test".into(),
+        hostname: "test".into(),
+        user_agent: "test".into(),
+        remote_address: "127.0.0.1:1".into(),
+        connected_at: WallTime::from_nanos(0),
+        sample_rate: 0,
+        topology_zone: String::new(),
+        topology_region: String::new(),
+    });
+    SubscriptionOptions {
+        client,
+        msg_timeout,
+        nearness: None,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::stats::ChannelStats;
 use crate::subscription::SubscriptionId;
 use crate::topic_leader::dispatch::Dispatch;
 use crate::topic_leader::input::{ChannelChange, Command, LeaderInput};
-use crate::topic_leader::machine::{LeaderLimits, Output};
+use crate::topic_leader::machine::{LeaderLimits, Output, TopicLeader};
 
 const WINDOW: usize = 4 << 20;
 const NO_WINDOW: usize = 0;
@@ -696,4 +696,63 @@ fn the_next_leader_asks_if_the_first_did_not_live_to_hear_the_answer() {
     history.leader.channels_known(second, Vec::new());
     history.settle();
     assert_eq!(history.group.state.message_count(), 1);
+}
+
+/// A leader of an ephemeral topic.
+fn leading_ephemeral() -> History {
+    let mut history = History::quiet(LeaderLimits::default(), WINDOW);
+    let name = "orders#ephemeral".parse().expect("a valid name");
+    history.leader = TopicLeader::new(name, LeaderLimits::default());
+    history.leader.set_window_bytes_max(WINDOW);
+    history.settle();
+    history
+}
+
+fn change(history: &mut History, name: &str, change: ChannelChange) {
+    history.command(Command::Channel(channel(name), change));
+}
+
+#[test]
+fn an_ephemeral_topic_goes_with_its_last_channel() {
+    let mut history = leading_ephemeral();
+    publish(&mut history, 1);
+    assert_eq!(history.deleted, None, "it never had a channel");
+    for name in ["a", "b"] {
+        history.command(Command::CreateChannel(channel(name)));
+    }
+    history.settle();
+    change(&mut history, "a", ChannelChange::Delete);
+    history.settle();
+    assert_eq!(history.deleted, None, "it has another one");
+    change(&mut history, "b", ChannelChange::Delete);
+    history.settle();
+    assert_eq!(history.deleted, Some(Seq::new(1)));
+}
+
+#[test]
+fn an_ephemeral_topic_stays_for_a_channel_that_is_on_its_way() {
+    let mut history = leading_ephemeral();
+    history.command(Command::CreateChannel(channel("a")));
+    history.settle();
+    change(&mut history, "a", ChannelChange::Delete);
+    history.step();
+    history.subscribe_to(channel("b"));
+    history.settle();
+    assert_eq!(history.deleted, None);
+    assert!(stats_of(&mut history, "b").is_some_and(|channel| channel.consumer_count == 1));
+}
+
+#[test]
+fn the_next_leader_ends_an_ephemeral_topic_that_has_lost_its_last_channel() {
+    let mut history = leading_ephemeral();
+    history.command(Command::CreateChannel(channel("a")));
+    history.settle();
+    change(&mut history, "a", ChannelChange::Delete);
+    history.step();
+    // The leader does not live to hear of it.
+    while history.group.apply_one() {}
+    history.group.events.clear();
+    history.elect(ME);
+    history.settle();
+    assert_eq!(history.deleted, Some(Seq::new(0)));
 }
