@@ -1,6 +1,6 @@
 //! The directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _};
@@ -177,9 +177,9 @@ impl DataPath {
 
     /// Queues with files that belong to nothing in `nsqd.dat`: nsqd does not read them either.
     pub fn leftovers(&self) -> Vec<String> {
-        let known: Vec<String> = self.queue_names().iter().map(QueueName::to_string).collect();
+        let known: BTreeSet<String> = self.queue_names().iter().map(QueueName::to_string).collect();
         let left = self.queues.iter().filter(|(name, listed)| {
-            !known.contains(name) && (!listed.files.is_empty() || !listed.set_aside.is_empty())
+            !known.contains(*name) && (!listed.files.is_empty() || !listed.set_aside.is_empty())
         });
         left.map(|(name, _)| name.clone()).collect()
     }

@@ -215,7 +215,8 @@ def interrupted(options, folder):
     code = 72 if list(data_path.glob("*.bad")) else 0
     if process.returncode != code or kills == 0:
         raise Failed(f"ended with {process.returncode} after {kills} kills")
-    moved = sum(queue["messages"] for queue in json.loads(progress.read_text()).values())
+    lines = map(json.loads, progress.read_text().splitlines())
+    moved = sum({line["queue"]: line["messages"] for line in lines}.values())
     total = sum(sum(counter.values()) for counter in expected.values())
     if moved != total:
         raise Failed(f"{moved} noted, {total} there")

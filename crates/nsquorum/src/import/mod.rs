@@ -73,9 +73,8 @@ pub(crate) async fn run(args: ImportArgs) -> anyhow::Result<Exit> {
         return Ok(report.exit());
     }
     let mut target = Target::new(args.nsqd_http_address.clone(), args.retry_for);
-    let mut progress = Progress::load(&args.directory, &queues)?;
     // Whether it can be noted must be known before anything is sent.
-    progress.write().await?;
+    let mut progress = Progress::open(&args.directory, &queues).await?;
     for topic in data_path.topics() {
         create(&mut target, topic).await?;
     }

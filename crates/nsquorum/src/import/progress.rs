@@ -1,9 +1,10 @@
-//! How far an import has come, in a file beside the queues.
+//! How far an import has come, in a file beside the queues: a line of JSON for each request, the last one of a queue counts.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use nsquorum_diskqueue::{Position, Queue};
@@ -13,8 +14,11 @@ use super::on_disk;
 
 const FILE_NAME: &str = "nsquorum-import.json";
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// A line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Moved {
+    /// Name of the queue.
+    queue: String,
     /// [`Queue::mark`] when the import began.
     mark: String,
     /// Everything before it is stored.
@@ -27,23 +31,20 @@ struct Moved {
 #[derive(Debug)]
 pub(super) struct Progress {
     path: PathBuf,
+    /// Lines are appended to it.
+    file: Arc<File>,
     queues: BTreeMap<String, Moved>,
 }
 
 impl Progress {
-    /// What an earlier import of the same data path has stored; nothing if there was none.
+    /// What an earlier import of the same data path has stored; nothing if there was none. It can be written when this returns.
     ///
     /// # Errors
     /// If an nsqd has run on the data path since: what was moved may be gone, and what is there may be moved already.
-    pub(super) fn load(directory: &Path, queues: &[Queue]) -> anyhow::Result<Self> {
+    pub(super) async fn open(directory: &Path, queues: &[Queue]) -> anyhow::Result<Self> {
         let path = directory.join(FILE_NAME);
-        let moved: BTreeMap<String, Moved> = match fs::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).with_context(|| format!("{} makes no sense", path.display()))?
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-        };
+        let from = path.clone();
+        let moved = on_disk(move || read(&from)).await??;
         for queue in queues {
             let begun = moved.get(&queue.name().to_string());
             anyhow::ensure!(
@@ -53,7 +54,15 @@ impl Progress {
                 path.display()
             );
         }
-        Ok(Self { path, queues: moved })
+        let lines = moved.values().map(line).collect::<anyhow::Result<Vec<_>>>()?.concat();
+        let to = path.clone();
+        let replaced = on_disk(move || replace(&to, &lines)).await?;
+        let file = replaced.with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self {
+            path,
+            file: Arc::new(file),
+            queues: moved,
+        })
     }
 
     /// Where to go on; `None` for a queue that was not begun.
@@ -63,29 +72,57 @@ impl Progress {
 
     /// So many messages more, up to here, are stored. On disk when it returns.
     pub(super) async fn save(&mut self, queue: &Queue, position: Position, messages: u64) -> anyhow::Result<()> {
-        let moved = self.queues.entry(queue.name().to_string()).or_insert_with(|| Moved {
+        let name = queue.name().to_string();
+        let moved = self.queues.entry(name.clone()).or_insert_with(|| Moved {
+            queue: name,
             mark: queue.mark(),
-            ..Moved::default()
+            position,
+            messages: 0,
         });
         moved.position = position;
         moved.messages += messages;
-        self.write().await
-    }
-
-    /// On disk when it returns.
-    pub(super) async fn write(&self) -> anyhow::Result<()> {
-        let bytes = serde_json::to_vec_pretty(&self.queues).context("numbers and names are JSON")?;
-        let path = self.path.clone();
-        let written = on_disk(move || replace(&path, &bytes)).await?;
-        written.with_context(|| format!("cannot write {}", self.path.display()))
+        let (line, file) = (line(moved)?, Arc::clone(&self.file));
+        let appended = on_disk(move || {
+            (&*file).write_all(&line)?;
+            file.sync_data()
+        })
+        .await?;
+        appended.with_context(|| format!("cannot write {}", self.path.display()))
     }
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn line(moved: &Moved) -> anyhow::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(moved).context("numbers and names are JSON")?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn read(path: &Path) -> anyhow::Result<BTreeMap<String, Moved>> {
+    let cannot = || format!("cannot read {}", path.display());
+    let mut moved = BTreeMap::new();
+    let mut file = match File::open(path) {
+        Ok(file) => BufReader::new(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(moved),
+        Err(error) => return Err(error).with_context(cannot),
+    };
+    let mut line = Vec::new();
+    // A last line without its end is one whose import was stopped while it wrote: what it would say was not yet noted.
+    while file.read_until(b'\n', &mut line).with_context(cannot)? > 0 && line.ends_with(b"\n") {
+        let last: Moved =
+            serde_json::from_slice(&line).with_context(|| format!("{} makes no sense", path.display()))?;
+        moved.insert(last.queue.clone(), last);
+        line.clear();
+    }
+    Ok(moved)
+}
+
+/// Returns the new file, to append to.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let new = path.with_extension("json.new");
     let mut file = File::create(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(file)
 }

@@ -82,14 +82,19 @@ impl Target {
     }
 }
 
-/// 503 is said while a node starts, has no majority, or has no space; a pause lasts as long as somebody likes.
+/// 503 is said while a node starts, has no majority, or has no space; a pause lasts as long as somebody likes. A node that lags has
+/// not heard yet of a topic that the import has created at another.
 fn may_pass(status: u16, body: &str) -> bool {
-    status == 503 && !body.contains("TOPIC_PAUSED")
+    match status {
+        503 => !body.contains("TOPIC_PAUSED"),
+        404 => body.contains("TOPIC_NOT_FOUND"),
+        _ => false,
+    }
 }
 
-/// Whether a 503 promises that nothing was stored.
+/// Whether the answer promises that nothing was stored.
 fn is_refusal(body: &str) -> bool {
-    ["DISK_FULL", "TOO_MANY_DEFERRED", "TOPIC_PAUSED"]
+    ["DISK_FULL", "TOO_MANY_DEFERRED", "TOPIC_PAUSED", "TOPIC_NOT_FOUND"]
         .iter()
         .any(|code| body.contains(code))
 }
@@ -107,7 +112,7 @@ fn explained(body: &str) -> String {
     let body = body.trim();
     if body.contains("TOPIC_PAUSED") {
         return format!(
-            "{body}: a channel's own messages cannot be moved while the topic is paused; unpause it, and pause it again afterwards"
+            "{body}: a channel's own messages cannot be moved while the topic is paused; unpause it, with its channels paused, if nothing may be delivered"
         );
     }
     body.to_owned()
@@ -122,10 +127,31 @@ mod tests {
         assert!(may_pass(503, "{\"message\":\"TIMED_OUT\"}"));
         assert!(!may_pass(503, "{\"message\":\"TOPIC_PAUSED\"}"));
         assert!(!may_pass(413, "{\"message\":\"MSG_TOO_BIG\"}"));
+        assert!(!may_pass(404, "{\"message\":\"CHANNEL_NOT_FOUND\"}"));
+        assert!(
+            !may_pass(404, "{\"message\":\"NOT_FOUND\"}"),
+            "an nsqd, which has no such request"
+        );
         for code in ["TIMED_OUT", "EXITING", "QUARANTINED", ""] {
             assert!(!is_refusal(&format!("{{\"message\":\"{code}\"}}")), "{code}");
         }
         assert!(is_refusal("{\"message\":\"DISK_FULL\"}"));
+    }
+
+    /// Answers one request after the other with these, and then no more.
+    async fn answering(answers: &'static [&'static str]) -> (String, tokio::task::JoinHandle<()>) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = tokio::spawn(async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 4096];
+                assert!(stream.read(&mut request).await.unwrap() > 0);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        (address, server)
     }
 
     #[tokio::test]
@@ -134,20 +160,33 @@ mod tests {
             .unwrap()
             .local_addr()
             .unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let open = listener.local_addr().unwrap();
-        let server = tokio::spawn(async move {
-            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-            for answer in ["HTTP/1.0 503 x\r\n\r\nTIMED_OUT", "HTTP/1.0 200 OK\r\n\r\nOK"] {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut request = [0; 4096];
-                assert!(stream.read(&mut request).await.unwrap() > 0);
-                stream.write_all(answer.as_bytes()).await.unwrap();
-            }
-        });
-        let mut target = Target::new(vec![closed.to_string(), open.to_string()], Duration::from_secs(60));
+        let (open, server) = answering(&["HTTP/1.0 503 x\r\n\r\nTIMED_OUT", "HTTP/1.0 200 OK\r\n\r\nOK"]).await;
+        let mut target = Target::new(vec![closed.to_string(), open], Duration::from_secs(60));
         assert_eq!(target.publish("/mpub?topic=t", b"", 7).await.unwrap(), Stored);
         assert_eq!(target.uncertain(), 7, "of the time-out alone");
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_node_that_has_not_heard_of_the_topic_yet_is_asked_again() {
+        let (address, server) = answering(&[
+            "HTTP/1.0 404 x\r\n\r\n{\"message\":\"TOPIC_NOT_FOUND\"}",
+            "HTTP/1.0 200 OK\r\n\r\nOK",
+        ])
+        .await;
+        let mut target = Target::new(vec![address], Duration::from_secs(60));
+        let stored = target.publish("/channel/mpub?topic=t&channel=c", b"", 7).await;
+        assert_eq!(stored.unwrap(), Stored);
+        assert_eq!(target.uncertain(), 0, "it has stored nothing");
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_topic_that_stays_unknown_ends_the_import() {
+        let (address, server) = answering(&["HTTP/1.0 404 x\r\n\r\n{\"message\":\"TOPIC_NOT_FOUND\"}"]).await;
+        let mut target = Target::new(vec![address], Duration::ZERO);
+        let refused = target.post("/channel/create?topic=t&channel=c").await.unwrap_err();
+        assert!(format!("{refused:#}").contains("TOPIC_NOT_FOUND"), "{refused:#}");
         server.await.unwrap();
     }
 }

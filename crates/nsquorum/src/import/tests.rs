@@ -120,6 +120,30 @@ async fn an_import_that_cannot_note_how_far_it_is_sends_nothing() {
 }
 
 #[tokio::test]
+async fn each_request_is_noted_by_a_line_and_a_torn_one_counts_for_nothing() {
+    let messages: Vec<String> = (0..2500).map(|number| format!("m{number}")).collect();
+    let file: Vec<u8> = messages.iter().flat_map(|body| record(body)).collect();
+    let scene = Scene::new(2500, &[&file]).await;
+    assert_eq!(scene.import(100).await.unwrap(), Exit::Ok);
+    assert_eq!(scene.take_stored(), messages);
+    let note = scene.directory.path().join("nsquorum-import.json");
+    let lines = fs::read_to_string(&note).unwrap();
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+
+    fs::write(&note, &lines[..lines.len() - 2]).unwrap();
+    assert_eq!(scene.import(100).await.unwrap(), Exit::Ok);
+    assert_eq!(scene.take_stored(), messages[2000..], "the last request alone");
+    let lines = fs::read_to_string(&note).unwrap();
+    assert_eq!(lines.lines().count(), 2, "what was before became one line: {lines}");
+    assert!(lines.contains("\"messages\":2500"), "{lines}");
+
+    fs::write(&note, lines.replacen('{', "", 1)).unwrap();
+    scene.requests.lock().clear();
+    scene.import(100).await.unwrap_err();
+    assert!(scene.requests.lock().is_empty(), "damage that is not a torn end");
+}
+
+#[tokio::test]
 async fn an_import_that_met_a_message_too_long_goes_on_with_it() {
     let long = "x".repeat(101);
     let scene = Scene::new(3, &[&[record("a"), record(&long), record("b")].concat()]).await;
