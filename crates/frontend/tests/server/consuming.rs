@@ -51,38 +51,6 @@ async fn a_ready_count_is_a_ceiling_that_a_fin_frees() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_raises_and_lowers_rdy_sees_every_message_in_order() {
-    const MESSAGES: u64 = 3000;
-    let node = TestNode::start().await;
-    let mut producer = Client::open(&node).await;
-    for _ in 0..MESSAGES {
-        producer.publish(b"x").await;
-    }
-    for _ in 0..MESSAGES {
-        assert_eq!(producer.frame().await, Some(ok()));
-    }
-    let mut consumer = Client::subscribed(&node, "c", 8).await;
-    let mut held = Vec::new();
-    let mut ready = 8;
-    for seq in 1..=MESSAGES {
-        assert_eq!(consumer.message().await.0, seq);
-        held.push(seq);
-        // Some FINs make room for messages that the next RDY takes back.
-        if held.len() >= ready || seq % 3 == 0 {
-            let mut commands = String::new();
-            for seq in held.drain(..) {
-                commands += &format!("FIN {seq:016x}\n");
-                if seq % 2 == 0 {
-                    ready = 1 + (seq as usize * 7) % 8;
-                    commands += &format!("RDY {ready}\n");
-                }
-            }
-            consumer.send(commands.as_bytes()).await;
-        }
-    }
-}
-
-#[tokio::test]
 async fn a_channel_has_as_many_consumers_as_it_may() {
     let node = TestNode::with(Settings {
         max_channel_consumers: NonZeroUsize::new(1),
