@@ -436,7 +436,6 @@ impl History {
         while !self.broken.is_empty() || !self.unnoticed.is_empty() {
             self.mend_link();
         }
-        self.leave_somebody_to_consume();
         for round in 0..20_000 {
             if round % 20 == 0 {
                 for node in NODES {
@@ -444,6 +443,8 @@ impl History {
                     self.serve_all(node);
                     self.heartbeat(node);
                 }
+                // Again and again: a node that was stopping may have ended only now, with its consumers.
+                self.leave_somebody_to_consume();
                 self.now = self.now + Duration::from_millis(200);
             }
             for _ in 0..5 {
