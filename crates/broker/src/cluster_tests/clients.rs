@@ -249,7 +249,8 @@ impl Clients {
                     ledger.safe.extend(bodies.drain(..));
                     false
                 }
-                Ok(Err(PublishError::TimedOut)) => {
+                // A leader that has been overruled and does not know it knows no channel of the next one's. (Here it has no lease that ends before.)
+                Ok(Err(PublishError::TimedOut | PublishError::ChannelNotFound)) => {
                     ledger.unknown += 1;
                     false
                 }

@@ -459,18 +459,9 @@ impl TopicLeader {
         if self.space != SpaceState::Ok {
             return Some(PublishError::DiskFull);
         }
-        if let Some(only) = &publish.only {
-            let state = self.leading.as_ref().map(|leading| &leading.state);
-            if state.is_some_and(|state| state.paused_at().is_some()) || self.pipeline.is_pausing() {
-                return Some(PublishError::TopicPaused);
-            }
-            let has_channel = |state: &TopicState| {
-                let channel = state.channel_by_name(only);
-                channel.is_some_and(|channel| !self.pipeline.is_deleting(channel.incarnation()))
-            };
-            if state.is_some_and(|state| !has_channel(state)) {
-                return Some(PublishError::ChannelNotFound);
-            }
+        if let Some(why) = publish.only.as_ref().and_then(|only| self.refusal_for_one(only)) {
+            // Whoever leads meanwhile may know better.
+            return Some(if self.is_confirmed { why } else { PublishError::TimedOut });
         }
         let deferred = publish.messages.iter().filter(|message| message.defer_ms > 0).count() as u64;
         if deferred > 0 {
@@ -483,6 +474,16 @@ impl TopicLeader {
             }
         }
         None
+    }
+
+    fn refusal_for_one(&self, only: &ChannelName) -> Option<PublishError> {
+        let state = &self.leading.as_ref()?.state;
+        if state.paused_at().is_some() || self.pipeline.is_pausing() {
+            return Some(PublishError::TopicPaused);
+        }
+        let channel = state.channel_by_name(only);
+        let is_there = channel.is_some_and(|channel| !self.pipeline.is_deleting(channel.incarnation()));
+        (!is_there).then_some(PublishError::ChannelNotFound)
     }
 
     fn propose(&mut self, now: Monotonic) {

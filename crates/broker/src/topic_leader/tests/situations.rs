@@ -612,6 +612,18 @@ fn what_is_for_a_channel_that_ends_at_the_same_time_goes_to_no_other() {
 }
 
 #[test]
+fn a_leader_that_nobody_confirms_does_not_say_that_a_channel_is_missing() {
+    let (mut history, _) = leading(LeaderLimits::default(), WINDOW, 0);
+    for (is_confirmed, refused) in [(false, 0), (true, 1)] {
+        history.leader.set_confirmed(is_confirmed);
+        publish_to(&mut history, "missing", 1);
+        history.settle();
+        assert!(history.publishers.are_answered());
+        assert_eq!(history.publishers.refused.len(), refused, "confirmed: {is_confirmed}");
+    }
+}
+
+#[test]
 fn what_is_for_one_channel_comes_on_all_if_the_leader_changes_before_that_is_in_the_log() {
     let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 0);
     subscribe(&mut history, "other", 0);
