@@ -190,14 +190,10 @@ impl Pipeline {
         self.requeues.push_back(event);
     }
 
-    /// Whether the topic will be paused when all that waits or is under way is applied, whatever it is now.
+    /// Whether a pause waits or is under way, even with its end behind it: if that end is refused, what was proposed behind it may be
+    /// applied before it goes again, because it has no messages whose numbers would be missed.
     pub(super) fn is_pausing(&self) -> bool {
-        let proposed = self.under_way.iter().flat_map(|proposed| &proposed.content.requests);
-        let last = proposed.chain(&self.requests).rev().find_map(|request| match request {
-            Request::Command { event, .. } => [Event::PauseTopic, Event::UnpauseTopic].iter().find(|of| *of == event),
-            Request::Publish { .. } => None,
-        });
-        last == Some(&Event::PauseTopic)
+        self.has_command(|event| *event == Event::PauseTopic)
     }
 
     /// Whether a channel's end waits or is under way.

@@ -491,6 +491,11 @@ fn a_pause_and_the_end_of_a_channel_stand_behind_messages_for_one_channel_and_no
     let range = SeqRange::new(Seq::new(2), Seq::new(3)).expect("ascending");
     assert_eq!(pipeline.for_one_channel(Seq::new(1)), [(range, channel("ledger"))]);
     let mut pipeline = started();
+    assert!(!pipeline.is_pausing());
+    drop(command(&mut pipeline, Event::PauseTopic));
+    drop(command(&mut pipeline, Event::UnpauseTopic));
+    assert!(pipeline.is_pausing(), "the second may be refused, and overtaken");
+    let mut pipeline = started();
     let end = Event::DeleteChannel {
         channel: ChannelIncarnation::new(1),
     };
