@@ -87,20 +87,13 @@ impl DeliveriesByNearness {
 
 #[cfg(test)]
 mod tests {
-    use nsquorum_environment::WallTime;
-
     use super::*;
 
     fn client(zone: &str, region: &str) -> ClientDescription {
         ClientDescription {
-            client_id: String::new(),
-            hostname: String::new(),
-            user_agent: String::new(),
-            remote_address: String::new(),
-            connected_at: WallTime::from_nanos(0),
-            sample_rate: 0,
             topology_zone: zone.to_owned(),
             topology_region: region.to_owned(),
+            ..ClientDescription::default()
         }
     }
 

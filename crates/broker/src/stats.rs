@@ -8,7 +8,7 @@ use crate::nearness::{DeliveriesByNearness, Nearness};
 use crate::subscription::SubscriptionId;
 
 /// Who a consumer says it is, and what it negotiated. Shown as nsqd shows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ClientDescription {
     /// IDENTIFY `client_id`; the remote IP address until then.
     pub client_id: String,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nsquorum_environment::{Monotonic, WallTime};
+use nsquorum_environment::Monotonic;
 use nsquorum_protocol::ChannelName;
 use nsquorum_topic::{ChannelIncarnation, LogTime, NewMessage, NodeId, Seq, Term};
 use tokio::sync::{mpsc, oneshot};
@@ -127,16 +127,7 @@ impl Ledger {
 }
 
 pub(super) fn client() -> Arc<ClientDescription> {
-    Arc::new(ClientDescription {
-        client_id: String::new(),
-        hostname: String::new(),
-        user_agent: String::new(),
-        remote_address: String::new(),
-        connected_at: WallTime::from_nanos(0),
-        sample_rate: 0,
-        topology_zone: String::new(),
-        topology_region: String::new(),
-    })
+    Arc::default()
 }
 
 /// The clients of one process.

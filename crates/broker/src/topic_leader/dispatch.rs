@@ -511,8 +511,7 @@ impl Dispatch {
     }
 
     /// The first in turn was given a message.
-    pub(super) fn served(&mut self, id: ConsumerId) {
-        let nearness = self.nearness(id);
+    pub(super) fn served(&mut self, id: ConsumerId, nearness: Option<Nearness>) {
         self.deliveries.delivered(nearness);
         self.turns.served(id, nearness);
     }

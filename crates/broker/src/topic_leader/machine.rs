@@ -1137,7 +1137,7 @@ impl TopicLeader {
                     published_at: Some(published_at),
                 },
             );
-            dispatch.served(id);
+            dispatch.served(id, consumer.options.nearness);
         }
     }
 

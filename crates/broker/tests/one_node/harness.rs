@@ -9,7 +9,7 @@ use nsquorum_broker::{
     SubscribeError, Subscription, SubscriptionEvent, SubscriptionOptions, TopicStats,
 };
 use nsquorum_consensus::{ClusterNode, ConsensusOptions, NodeIdentity};
-use nsquorum_environment::{Environment, Monotonic, WallTime};
+use nsquorum_environment::{Environment, Monotonic};
 use nsquorum_protocol::{ChannelName, TopicName};
 use nsquorum_storage::{MemoryStore, SpaceState};
 use nsquorum_topic::{LogTime, NewMessage, NodeId, NodeIncarnation};
@@ -179,10 +179,7 @@ pub(crate) fn options(msg_timeout: Duration) -> SubscriptionOptions {
         hostname: "test".into(),
         user_agent: "test".into(),
         remote_address: "127.0.0.1:1".into(),
-        connected_at: WallTime::from_nanos(0),
-        sample_rate: 0,
-        topology_zone: String::new(),
-        topology_region: String::new(),
+        ..ClientDescription::default()
     });
     SubscriptionOptions {
         client,

@@ -11,7 +11,7 @@ use nsquorum_broker::{
     PublishTicket, Subscription, SubscriptionEvent, SubscriptionOptions, TopicStats,
 };
 use nsquorum_consensus::{Cluster as _, ClusterNode, ClusterPeers, ConsensusOptions, NodeIdentity};
-use nsquorum_environment::{Environment, WallTime};
+use nsquorum_environment::Environment;
 use nsquorum_links::{Links, MemoryMesh, MeshOptions, PeerIdentity};
 use nsquorum_protocol::{ChannelName, TopicName};
 use nsquorum_storage::{Durability, MemoryStore, SpaceState};
@@ -166,10 +166,7 @@ impl TestCluster {
             hostname: "test".into(),
             user_agent: "test".into(),
             remote_address: "127.0.0.1:1".into(),
-            connected_at: WallTime::from_nanos(0),
-            sample_rate: 0,
-            topology_zone: String::new(),
-            topology_region: String::new(),
+            ..ClientDescription::default()
         });
         let options = SubscriptionOptions {
             client,

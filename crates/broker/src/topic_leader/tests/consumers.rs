@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nsquorum_environment::{Monotonic, WallTime};
+use nsquorum_environment::Monotonic;
 use nsquorum_protocol::ChannelName;
 use nsquorum_topic::Seq;
 use tokio::sync::{mpsc, oneshot};
@@ -12,7 +12,6 @@ use tokio::sync::{mpsc, oneshot};
 use crate::dice::Dice;
 use crate::leases::{Delivery, LeaseEvent, LeaseOutcome, LeaseTable, OrphanedLeases};
 use crate::nearness::Nearness;
-use crate::stats::ClientDescription;
 use crate::subscription::{SubscribeError, SubscriptionEvent, SubscriptionId, SubscriptionOptions};
 use crate::topic_leader::input::Subscribe;
 
@@ -46,18 +45,8 @@ pub(super) struct Consumer {
 impl Consumer {
     pub(super) fn subscribe(id: u64, channel: ChannelName, msg_timeout: Duration) -> (Self, Subscribe) {
         let id = SubscriptionId(id);
-        let client = Arc::new(ClientDescription {
-            client_id: String::new(),
-            hostname: String::new(),
-            user_agent: String::new(),
-            remote_address: String::new(),
-            connected_at: WallTime::from_nanos(0),
-            sample_rate: 0,
-            topology_zone: String::new(),
-            topology_region: String::new(),
-        });
         let options = SubscriptionOptions {
-            client,
+            client: Arc::default(),
             msg_timeout,
             nearness: [
                 None,
