@@ -8,6 +8,7 @@
 //! nsqd's here; the router is a table with a dozen rows.
 
 mod body;
+mod exchange;
 mod expectations;
 mod gate;
 mod query;
@@ -19,6 +20,7 @@ mod stop;
 mod tls_required;
 
 pub use body::{BodyError, read_body};
+pub use exchange::{Answer, ExchangeError, exchange};
 pub use gate::Gate;
 pub use query::{InvalidQuery, Query};
 pub use reply::{HttpError, Reply, RoutedReply};

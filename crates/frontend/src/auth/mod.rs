@@ -53,11 +53,9 @@ pub(crate) enum AuthError {
     #[error("cannot connect: {0}")]
     Connect(std::io::Error),
     #[error("{0}")]
-    Http(#[from] hyper::Error),
+    Exchange(#[from] nsquorum_http::ExchangeError),
     #[error("the request cannot be made: {0}")]
     Request(#[from] hyper::http::Error),
-    #[error("the answer cannot be read: {0}")]
-    Body(Box<dyn std::error::Error + Send + Sync>),
     #[error("the status is {0}")]
     Status(u16),
     #[error("the answer is not what it should be: {0}")]

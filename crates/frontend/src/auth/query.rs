@@ -5,17 +5,16 @@ use http_body_util::Full;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Uri};
 use nsquorum_environment::Random;
+use nsquorum_http::{Answer, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::exchange::{Answer, exchange};
+use super::exchange::exchange;
 use super::{AuthError, AuthMethod, AuthSettings, Grants};
 
 /// What Go leaves as it is in a query, beside letters and digits.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-const FORBIDDEN: u16 = 403;
-
 /// What is known of a client that says who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Credentials {
@@ -52,13 +51,13 @@ pub(crate) async fn ask(
 async fn ask_one(settings: &AuthSettings, address: &str, credentials: &Credentials) -> Result<Grants, AuthError> {
     let uri = uri(address)?;
     let mut answer = exchange(settings, &uri, request(settings.method, &uri, credentials)?).await?;
-    if answer.status == FORBIDDEN && uri.scheme_str() == Some("http") {
+    if answer.status == StatusCode::FORBIDDEN && uri.scheme_str() == Some("http") {
         let uri = over_tls(&uri, &answer)?;
         answer = exchange(settings, &uri, request(settings.method, &uri, credentials)?).await?;
     }
     match answer.status {
-        200 => Grants::parse(&answer.body),
-        status => Err(AuthError::Status(status)),
+        StatusCode::OK => Grants::parse(&answer.body),
+        status => Err(AuthError::Status(status.as_u16())),
     }
 }
 
@@ -80,7 +79,7 @@ fn over_tls(uri: &Uri, refusal: &Answer) -> Result<Uri, AuthError> {
         https_port: u16,
     }
     let Ok(TlsRequired { https_port }) = serde_json::from_slice(&refusal.body) else {
-        return Err(AuthError::Status(refusal.status));
+        return Err(AuthError::Status(refusal.status.as_u16()));
     };
     let host = uri.host().unwrap_or_default();
     let path = uri.path_and_query().map_or("/", |path| path.as_str());

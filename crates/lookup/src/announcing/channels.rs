@@ -3,13 +3,11 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::client::conn::http1;
+use http_body_util::Full;
+use hyper::Request;
 use hyper::header::{ACCEPT, HOST};
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use nsquorum_broker::ChannelSource;
+use nsquorum_http::{ExchangeError, StatusCode};
 use nsquorum_protocol::{ChannelName, TopicName};
 use serde::Deserialize;
 use tokio::net::TcpStream;
@@ -17,9 +15,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Announcer;
-
-/// The longest answer that is read, in bytes.
-const ANSWER_MAX: usize = 1 << 20;
 
 /// How long it may take to ask.
 #[derive(Clone, Copy, Debug)]
@@ -47,11 +42,9 @@ enum Unknown {
     #[error("no answer in time")]
     TooSlow(#[from] tokio::time::error::Elapsed),
     #[error("{0}")]
-    Http(#[from] hyper::Error),
+    Exchange(#[from] ExchangeError),
     #[error("the request cannot be made: {0}")]
     Request(#[from] hyper::http::Error),
-    #[error("the answer cannot be read: {0}")]
-    Body(Box<dyn std::error::Error + Send + Sync>),
     #[error("the status is {0}")]
     Status(StatusCode),
     #[error("the answer is not what it should be: {0}")]
@@ -126,27 +119,16 @@ impl Questions {
 
 async fn ask(address: &str, connect_max: Duration, topic: &TopicName) -> Result<Vec<ChannelName>, Unknown> {
     let stream = timeout(connect_max, TcpStream::connect(address)).await??;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get(format!("/channels?topic={}", topic.as_str().replace('#', "%23")))
         .header(HOST, address)
         .header(ACCEPT, "application/vnd.nsq; version=1.0")
-        .body(Empty::<Bytes>::new())?;
-    let exchanging = async {
-        let response = sender.send_request(request).await?;
-        if response.status() != StatusCode::OK {
-            return Err(Unknown::Status(response.status()));
-        }
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        let answer: Answer = serde_json::from_slice(&body.map_err(Unknown::Body)?.to_bytes())?;
-        let names = answer.channels.unwrap_or_default();
-        // A name that cannot be a channel's here cannot be consumed here.
-        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
-    };
-    // The connection's future moves the bytes; what goes wrong in it reaches the exchange too.
-    let mut exchanging = std::pin::pin!(exchanging);
-    tokio::select! {
-        answer = exchanging.as_mut() => return answer,
-        _ = connection => {}
+        .body(Full::default())?;
+    let answer = nsquorum_http::exchange(stream, request).await?;
+    if answer.status != StatusCode::OK {
+        return Err(Unknown::Status(answer.status));
     }
-    exchanging.await
+    let answer: Answer = serde_json::from_slice(&answer.body)?;
+    let names = answer.channels.unwrap_or_default();
+    // A name that cannot be a channel's here cannot be consumed here.
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
