@@ -129,6 +129,14 @@ fn finish(channel: ChannelIncarnation, first: u64, last: u64) -> Event {
     }
 }
 
+fn finished(channel: ChannelIncarnation, newly: u64, first: u64, last: u64) -> Effect {
+    Effect::Finished {
+        channel,
+        newly,
+        ranges: vec![SeqRange::new(Seq::new(first), Seq::new(last)).unwrap()],
+    }
+}
+
 fn requeue(channel: ChannelIncarnation, seq: u64, attempts: u16) -> Event {
     let (seq, attempts) = (Seq::new(seq), Attempts::new(attempts));
     Event::Requeue {
@@ -407,15 +415,11 @@ fn the_floor_rises_over_what_was_finished_out_of_order() {
     let mut topic = Topic::new();
     topic.publish(10);
     let a = topic.create("a");
-    assert_eq!(topic.finish(a, 3, 5), [Effect::Finished { channel: a, newly: 3 }]);
+    assert_eq!(topic.finish(a, 3, 5), [finished(a, 3, 3, 5)]);
     assert_eq!(topic.floor(a), 1);
-    assert_eq!(topic.finish(a, 1, 1), [Effect::Finished { channel: a, newly: 1 }]);
+    assert_eq!(topic.finish(a, 1, 1), [finished(a, 1, 1, 1)]);
     assert_eq!(topic.floor(a), 2);
-    assert_eq!(
-        topic.finish(a, 1, 4),
-        [Effect::Finished { channel: a, newly: 1 }],
-        "only 2 was unfinished"
-    );
+    assert_eq!(topic.finish(a, 1, 4), [finished(a, 1, 1, 4)], "only 2 was unfinished");
     assert_eq!(topic.floor(a), 6);
     assert_eq!(topic.state.channel(a).unwrap().finished_above_floor_count(), 0);
     assert_eq!(topic.finish(a, 1, 5), [], "a repeated FIN does nothing");
@@ -535,7 +539,7 @@ fn numbers_that_have_not_left_the_topic_cannot_be_finished() {
     let a = topic.create("a");
     topic.publish(1);
     topic.batch(&[Event::PauseTopic], &[0, 0]);
-    assert_eq!(topic.finish(a, 1, 3), [Effect::Finished { channel: a, newly: 1 }]);
+    assert_eq!(topic.finish(a, 1, 3), [finished(a, 1, 1, 3)]);
     assert_eq!(topic.events(&[requeue(a, 3, 1)]), []);
     topic.events(&[Event::UnpauseTopic]);
     assert_eq!(topic.floor(a), 2, "what flows at unpause is delivered");

@@ -13,6 +13,7 @@ use nsquorum_topic::{
     Attempts, BatchView, Channel, ChannelIncarnation, LogTime, MessageView, NodeId, Seq, SeqRange, Term, TopicState,
 };
 
+use super::later::Later;
 use super::reader::{ReadPosition, ReaderKind};
 use super::turns::Turns;
 use super::window::Window;
@@ -96,7 +97,7 @@ pub(super) struct Dispatch {
     set_aside: BTreeSet<Seq>,
     /// Ascending ranges that the channel is done with as soon as that is in the log.
     passed_over: VecDeque<SeqRange>,
-    later: BTreeMap<(LogTime, Seq), Attempts>,
+    later: Later,
     again: BTreeMap<(Seq, u64), (Seq, Attempts)>,
     again_count: u64,
     returned: BTreeMap<Seq, Attempts>,
@@ -128,7 +129,7 @@ impl Dispatch {
             horizon: state.next_seq(),
             set_aside: BTreeSet::new(),
             passed_over: VecDeque::new(),
-            later: BTreeMap::new(),
+            later: Later::default(),
             again: BTreeMap::new(),
             again_count: 0,
             returned: BTreeMap::new(),
@@ -148,7 +149,7 @@ impl Dispatch {
         for (seq, exception) in exceptions {
             dispatch.set_aside.insert(seq);
             match exception.not_before {
-                Some(due) => drop(dispatch.later.insert((due, seq), exception.attempts)),
+                Some(due) => dispatch.later.insert(seq, due, exception.attempts),
                 None => dispatch.push_again(exception.behind, seq, exception.attempts),
             }
         }
@@ -163,14 +164,14 @@ impl Dispatch {
     /// A deferred message has reached the channel.
     pub(super) fn defer(&mut self, seq: Seq, due: LogTime, channel: &Channel) {
         if seq >= self.begin && !channel.is_finished(seq) && self.set_aside.insert(seq) {
-            self.later.insert((due, seq), Attempts::default());
+            self.later.insert(seq, due, Attempts::default());
         }
     }
 
     /// A requeue was applied.
     pub(super) fn requeued(&mut self, seq: Seq, attempts: Attempts, not_before: Option<LogTime>, behind: Seq) {
         match not_before {
-            Some(due) => drop(self.later.insert((due, seq), attempts)),
+            Some(due) => self.later.insert(seq, due, attempts),
             None => self.push_again(behind, seq, attempts),
         }
     }
@@ -187,24 +188,30 @@ impl Dispatch {
 
     /// Moves what is due by `now` to the tail, which is at `tail`.
     pub(super) fn release_due(&mut self, now: LogTime, tail: Seq) {
-        while let Some(entry) = self.later.first_entry() {
-            let (due, seq) = *entry.key();
-            if due > now {
-                break;
-            }
-            let attempts = entry.remove();
+        while let Some((seq, attempts)) = self.later.pop_due(now) {
             self.push_again(tail, seq, attempts);
         }
     }
 
     /// When [`release_due`](Self::release_due) has something to do.
     pub(super) fn next_due(&self) -> Option<LogTime> {
-        self.later.first_key_value().map(|((due, _), _)| *due)
+        self.later.next_due()
     }
 
     /// Messages that wait for their time.
     pub(super) fn deferred_count(&self) -> u64 {
         self.later.len() as u64
+    }
+
+    /// Numbers were finished, by whomever: none of them waits for its time any more. (What waits otherwise is left out when its turn comes; the
+    /// time may be an hour away, and whoever waits for the channel to be empty would see it until then.)
+    pub(super) fn finished(&mut self, ranges: &[SeqRange], state: &TopicState) {
+        let Some(channel) = state.channel(self.channel) else {
+            return;
+        };
+        for range in ranges {
+            self.later.remove_within(*range, |seq| channel.is_finished(seq));
+        }
     }
 
     /// All that reached the channel below `up_to` is dropped.
@@ -481,7 +488,7 @@ impl Dispatch {
         self.fetched.remove(&seq);
         self.returned.remove(&seq).is_some()
             || remove_first(&mut self.again, |(waiting, _)| *waiting == seq)
-            || remove_key(&mut self.later, |(_, waiting)| *waiting == seq)
+            || self.later.remove(seq)
     }
 
     /// A consumer has come.
@@ -528,10 +535,5 @@ impl Dispatch {
 
 fn remove_first<K: Ord + Copy, V>(map: &mut BTreeMap<K, V>, is_it: impl Fn(&V) -> bool) -> bool {
     let key = map.iter().find(|(_, value)| is_it(value)).map(|(key, _)| *key);
-    key.is_some_and(|key| map.remove(&key).is_some())
-}
-
-fn remove_key<K: Ord + Copy, V>(map: &mut BTreeMap<K, V>, is_it: impl Fn(&K) -> bool) -> bool {
-    let key = map.keys().find(|key| is_it(key)).copied();
     key.is_some_and(|key| map.remove(&key).is_some())
 }

@@ -645,6 +645,11 @@ impl TopicLeader {
                         dispatch.requeued(*seq, *attempts, *not_before, *behind);
                     }
                 }
+                Effect::Finished { channel, ranges, .. } => {
+                    if let Some(dispatch) = leading.dispatches.get_mut(channel) {
+                        dispatch.finished(ranges, &leading.state);
+                    }
+                }
                 Effect::TopicEmptied => {
                     let next_seq = leading.state.next_seq();
                     for dispatch in leading.dispatches.values_mut() {
@@ -660,8 +665,7 @@ impl TopicLeader {
                 Effect::ChannelPaused { .. }
                 | Effect::ChannelUnpaused { .. }
                 | Effect::TopicPaused
-                | Effect::TopicUnpaused
-                | Effect::Finished { .. } => {}
+                | Effect::TopicUnpaused => {}
             }
         }
     }

@@ -7,6 +7,7 @@
 //! - [`ephemeral`]: when an ephemeral topic ends;
 //! - [`repeats`]: what a tool asks of every node although once is enough;
 //! - [`dispatch`]: one channel's way through the log, and what came back to it;
+//! - [`later`]: of that, what waits for its time; [`turns`]: who is next;
 //! - [`window`]: the newest entries in memory; [`reader`]: older ones from the log.
 //!
 //! There is one leader task, not one per channel or connection, because numbering needs one place anyway and because everything that waits
@@ -17,6 +18,7 @@ mod dispatch;
 mod ephemeral;
 mod inbox;
 mod input;
+mod later;
 mod leading;
 mod machine;
 mod machines;

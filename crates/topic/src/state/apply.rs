@@ -226,7 +226,7 @@ impl TopicState {
             Event::DeleteTopic => self.delete_topic(effects),
             // Folded in by `sessions_after`, before anything has changed.
             Event::EndSession { .. } => {}
-            Event::Finish { channel, ranges } => self.finish(channel, &ranges, effects),
+            Event::Finish { channel, ranges } => self.finish(channel, ranges, effects),
             Event::Requeue {
                 channel,
                 seq,
@@ -253,7 +253,7 @@ impl TopicState {
     }
 
     /// Numbers that have not reached the channel stay unfinished: skipping them would lose them at the release.
-    fn finish(&mut self, channel: ChannelIncarnation, ranges: &[SeqRange], effects: &mut Vec<Effect>) {
+    fn finish(&mut self, channel: ChannelIncarnation, ranges: Vec<SeqRange>, effects: &mut Vec<Effect>) {
         let end = self.readable_end();
         let Some(found) = self.channels.get_mut(&channel) else {
             return;
@@ -261,7 +261,7 @@ impl TopicState {
         let reached = |range: &SeqRange| SeqRange::until(range.first(), range.last().next().min(end));
         let newly = ranges.iter().filter_map(reached).map(|range| found.finish(range)).sum();
         if newly > 0 {
-            effects.push(Effect::Finished { channel, newly });
+            effects.push(Effect::Finished { channel, newly, ranges });
         }
     }
 

@@ -114,6 +114,8 @@ pub enum Effect {
         channel: ChannelIncarnation,
         /// How many; never 0.
         newly: u64,
+        /// Those that consumers named: some of their numbers may have been finished before, or not have reached the channel.
+        ranges: Vec<SeqRange>,
     },
 }
 

@@ -292,6 +292,7 @@ impl Naive {
                     effects.push(Effect::Finished {
                         channel: *channel,
                         newly,
+                        ranges: ranges.clone(),
                     });
                 }
             }

@@ -12,7 +12,7 @@ use super::consumers::Consumer;
 use super::group::{GroupEvent, ME};
 use super::history::History;
 use crate::latency::{LatencySettings, Quantile};
-use crate::leases::LeaseEvent;
+use crate::leases::{DeliveryToken, LeaseEvent, LeaseOutcome};
 use crate::stats::ChannelStats;
 use crate::subscription::SubscriptionId;
 use crate::topic_leader::dispatch::Dispatch;
@@ -767,4 +767,34 @@ fn the_next_leader_ends_an_ephemeral_topic_that_has_lost_its_last_channel() {
     history.elect(ME);
     history.settle();
     assert_eq!(history.deleted, Some(Seq::new(0)));
+}
+
+/// An earlier leader's FIN may come when this one has taken a REQ already, and the message is not due for an hour.
+#[test]
+fn what_was_finished_late_is_not_deferred_any_more() {
+    let (mut history, id) = leading(LeaderLimits::default(), WINDOW, 2);
+    publish(&mut history, 2);
+    assert_eq!(take(&mut history, id), [1, 2]);
+    let consumer = history.consumers.get_mut(&id).expect("a consumer of the test");
+    let (first, second) = (
+        consumer.requeue(Seq::new(1), 3_600_000),
+        consumer.requeue(Seq::new(2), 3_600_000),
+    );
+    let late = |of: &LeaseEvent| LeaseEvent {
+        token: DeliveryToken {
+            delivery: of.token.delivery + 100,
+            ..of.token
+        },
+        outcome: LeaseOutcome::Finished,
+    };
+    // One is under way when the FIN comes, the other is applied.
+    let late = [late(&first), late(&second)];
+    history.lease_events(vec![second]);
+    rest(&mut history);
+    history.lease_events(vec![first]);
+    history.step();
+    history.lease_events(late.to_vec());
+    rest(&mut history);
+    let stats = stats_of(&mut history, "ledger").expect("the channel is there");
+    assert_eq!((stats.depth, stats.deferred_count, stats.in_flight_count), (0, 0, 0));
 }
