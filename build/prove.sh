@@ -42,7 +42,7 @@ place() {
 }
 
 # Names of the lines, in the order in which they run: cheap ones first.
-lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory connections restart clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop nsqjs-suite stock-lookup stock-tools stock-nsqd migration fuzz invoices bench cluster-bench)
+lines=(check topic-histories leader-histories storage power-steps power-cut disk-errors damage disk-full memory connections restart starts clusters quorum-loss many-topics power-loss partitions leader-kills leader-pauses rolling-restarts cluster-clients interop nsqjs-suite stock-lookup stock-tools stock-nsqd migration fuzz invoices bench cluster-bench)
 
 line_check() { ./dev check; }                                                                # acceptance 1 (part)
 line_nsqjs_suite() { tests/interop/nsqjs_suite/run; }                                        # all of NSQ 2
@@ -89,6 +89,7 @@ line_stock_nsqd() { # all of NSQ 1 (HTTP, TCP, statsd)
     done
 }
 line_stock_tools() { tests/stock/tools --count 5000 --rounds 5; }                             # all of NSQ 2 (nsqadmin, tools)
+line_starts() { NSQUORUM_STARTS=50 node_test starts; }                                         # all of NSQ 1
 line_restart() { node_test restart; }                                                        # acceptance 1, 7
 
 if [ "${1:-}" = --list ]; then
