@@ -116,6 +116,8 @@ pub struct BrokerConfig {
     pub space: Arc<dyn Fn() -> SpaceState + Send + Sync>,
     /// Which percentiles of the time from publish to FIN are measured for `/stats`; `None` for none.
     pub latency: Option<LatencySettings>,
+    /// Messages that an ephemeral channel keeps for consumers without room (nsqd's mem-queue-size); beyond it the oldest are dropped.
+    pub ephemeral_depth_max: u64,
     /// Who knows which channels a topic has elsewhere; asked before anything is stored for a topic that nobody has used yet.
     pub known_channels: Option<Arc<dyn ChannelSource>>,
 }
@@ -759,7 +761,10 @@ impl TopicHost for Broker {
             let shell = LeaderShell {
                 name,
                 group,
-                limits: LeaderLimits::default(),
+                limits: LeaderLimits {
+                    ephemeral_depth_max: inner.config.ephemeral_depth_max,
+                    ..LeaderLimits::default()
+                },
                 latency: inner.config.latency.clone(),
                 environment: inner.config.environment.clone(),
                 cluster,

@@ -31,6 +31,7 @@ async fn node_knowing(known_channels: Option<Arc<dyn ChannelSource>>) -> Broker 
     let environment = Environment::system();
     let broker = Broker::new(BrokerConfig {
         known_channels,
+        ephemeral_depth_max: 10_000,
         latency: None,
         environment: environment.clone(),
         publish_bytes_max: 1 << 20,

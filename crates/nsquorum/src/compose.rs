@@ -24,6 +24,7 @@ pub(crate) struct NodeSettings {
     refuse_publishes_below: Option<u64>,
     refuse_all_below: Option<u64>,
     latency: Option<LatencySettings>,
+    ephemeral_depth_max: u64,
     known_channels: Arc<dyn ChannelSource>,
 }
 
@@ -38,6 +39,7 @@ impl NodeSettings {
             refuse_publishes_below: args.disk_refuse_publishes_below,
             refuse_all_below: args.disk_refuse_all_below,
             latency: args.metrics.latency(),
+            ephemeral_depth_max: args.session.mem_queue_size,
             known_channels,
         }
     }
@@ -100,6 +102,7 @@ impl Node {
             tail_bytes_max: memory / 8,
             space: Arc::new(move || space.space()),
             latency: settings.latency,
+            ephemeral_depth_max: settings.ephemeral_depth_max,
             known_channels: Some(settings.known_channels),
         });
         let consensus = ConsensusOptions {

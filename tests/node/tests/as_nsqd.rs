@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use nsquorum_client::{Connection, Event, IdentifyOptions};
 use nsquorum_node_tests::{Ended, ExitReason, Named, get, post, until};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -317,6 +318,54 @@ async fn the_command_line_goes_before_the_file_and_the_file_before_the_defaults(
         assert!(log.contains(part), "{part}: {log}");
     }
     assert!(!log.contains("--sync-timeout"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ephemeral_channel_keeps_as_many_messages_as_mem_queue_size_says() {
+    let folder = TempDir::new().unwrap();
+    let mut line = vec!["-mem-queue-size=5"];
+    line.extend(anywhere());
+    let mut node = Named::start("nsqd", folder.path(), &line).unwrap();
+    let (tcp, http) = (
+        node.listening("TCP").await.unwrap(),
+        node.listening("HTTP").await.unwrap(),
+    );
+    until_ping_is_ok(&http).await;
+    assert_eq!(get(&http, "/config/mem_queue_size").await.unwrap().text, "5");
+    let (topic, channel) = ("orders".parse().unwrap(), "tail#ephemeral".parse().unwrap());
+    let connection = Connection::connect(&tcp, IdentifyOptions::default()).await.unwrap();
+    let mut consumer = connection.subscribe(&topic, &channel, 1).await.unwrap();
+    // Another channel keeps everything.
+    let path = "/channel/create?topic=orders&channel=ledger";
+    assert_eq!(post(&http, path, b"").await.unwrap().status, 200);
+    let is_ready = until(
+        "the consumer is ready",
+        std::time::Duration::from_secs(60),
+        async || {
+            let stats = get(&http, "/stats?format=json&topic=orders").await?.text;
+            Ok(stats.contains(r#""ready_count":1"#))
+        },
+    );
+    is_ready.await.unwrap();
+    let bodies: Vec<String> = (1..=10).map(|number| number.to_string()).collect();
+    let published = post(&http, "/mpub?topic=orders", bodies.join("\n").as_bytes()).await;
+    assert_eq!(published.unwrap().status, 200);
+    for body in ["1", "6", "7", "8", "9", "10"] {
+        let Some(Event::Message(message)) = consumer.next().await.unwrap() else {
+            panic!("no message")
+        };
+        assert_eq!(message.body, body.as_bytes());
+        consumer.fin(message.id).unwrap();
+    }
+    let stats = get(&http, "/stats?format=json&topic=orders&channel=ledger")
+        .await
+        .unwrap();
+    assert!(stats.text.contains(r#""depth":10"#), "{}", stats.text);
+    let metrics = get(&http, "/metrics").await.unwrap().text;
+    assert!(
+        metrics.contains("nsquorum_ephemeral_messages_dropped_total 4\n"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

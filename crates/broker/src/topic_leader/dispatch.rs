@@ -226,6 +226,35 @@ impl Dispatch {
         self.drop_backlog();
     }
 
+    /// Moves reading over the oldest messages that are neither delivered nor set aside, until no more than `depth_max` of them are left, and says
+    /// which they are: the caller makes the channel be done with them.
+    pub(super) fn overflow(&mut self, depth_max: u64, state: &TopicState) -> Vec<Seq> {
+        let Some(channel) = state.channel(self.channel) else {
+            return Vec::new();
+        };
+        let (from, end) = (self.read_next, state.readable_end());
+        if end.get().saturating_sub(from.get()) <= depth_max {
+            return Vec::new();
+        }
+        let unfinished = |from: Seq, end| channel.unfinished_below(end) - channel.unfinished_below(from.min(end));
+        let passed_over = self.passed_over.iter();
+        let passed_over: u64 = passed_over
+            .map(|range| unfinished(range.first().max(from), range.last().next().max(from)))
+            .sum();
+        let unread = unfinished(from, end).saturating_sub(self.set_aside.len() as u64 + passed_over);
+        let mut dropped = Vec::new();
+        while (dropped.len() as u64) < unread.saturating_sub(depth_max) && self.read_next < end {
+            let seq = self.read_next;
+            // They are on their way into the log already.
+            let is_over = self.is_before_passed_over() || self.skips(seq, state);
+            self.read_next = seq.next();
+            if !is_over {
+                dropped.push(seq);
+            }
+        }
+        dropped
+    }
+
     /// From here on numbers below `next_seq` may be finished without having been delivered.
     pub(super) fn raise_horizon(&mut self, next_seq: Seq) {
         self.horizon = next_seq;

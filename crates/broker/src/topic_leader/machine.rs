@@ -51,6 +51,8 @@ pub(crate) struct LeaderLimits {
     pub(crate) state_bytes_max: u64,
     /// Deliveries of one channel before other work gets its turn.
     pub(crate) burst_max: usize,
+    /// Messages that an ephemeral channel keeps for consumers without room.
+    pub(crate) ephemeral_depth_max: u64,
 }
 
 impl Default for LeaderLimits {
@@ -61,6 +63,7 @@ impl Default for LeaderLimits {
             deferred_max: 1_000_000,
             state_bytes_max: 32 << 20,
             burst_max: 1024,
+            ephemeral_depth_max: 10_000,
         }
     }
 }
@@ -155,7 +158,7 @@ pub(super) struct Orphans {
 #[derive(Debug)]
 pub(crate) struct TopicLeader {
     pub(super) name: TopicName,
-    limits: LeaderLimits,
+    pub(super) limits: LeaderLimits,
     pub(super) pipeline: Pipeline,
     pub(super) leading: Option<Leading>,
     /// The other nodes of the cluster; `None` on a node that is alone.
@@ -171,7 +174,7 @@ pub(crate) struct TopicLeader {
     is_confirmed: bool,
     /// What was in the pipeline when it was last told to flush is in the log.
     pub(super) is_flushed: bool,
-    stepped_at: Monotonic,
+    pub(super) stepped_at: Monotonic,
     window_bytes_max: usize,
     /// Which latencies are measured, if any.
     latency: Option<LatencySettings>,
@@ -563,6 +566,7 @@ impl TopicLeader {
         self.pipeline.settle(next_seq);
         self.end_unused_ephemeral_topic();
         self.dispatch_all();
+        self.drop_overflow_of_ephemeral_channels();
     }
 
     /// Messages for one channel have reached all of them: the others are done with these, and wait until that is in the log.

@@ -4,7 +4,7 @@
 //! out. [`shell`] is the task around it. Parts of the machine, each a subject of its own:
 //! - [`pipeline`]: what waits, what is proposed, and what happens when a proposal is refused;
 //! - [`beginning`]: which channels a topic has before its first message;
-//! - [`ephemeral`]: when an ephemeral topic ends;
+//! - [`ephemeral`]: when an ephemeral topic ends, and what an ephemeral channel does not keep;
 //! - [`repeats`]: what a tool asks of every node although once is enough;
 //! - [`dispatch`]: one channel's way through the log, and what came back to it;
 //! - [`later`]: of that, what waits for its time; [`turns`]: who is next;

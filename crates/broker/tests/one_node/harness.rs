@@ -32,6 +32,7 @@ impl Node {
         let environment = Environment::system();
         let space = Arc::new(Mutex::new(SpaceState::Ok));
         let broker = Broker::new(BrokerConfig {
+            ephemeral_depth_max: 10_000,
             known_channels: None,
             environment: environment.clone(),
             latency: None,

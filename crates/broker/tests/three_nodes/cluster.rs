@@ -92,6 +92,7 @@ impl TestCluster {
         let starting = runtime.spawn(async move {
             let environment = Environment::system();
             let broker = Broker::new(BrokerConfig {
+                ephemeral_depth_max: 10_000,
                 known_channels: None,
                 environment: environment.clone(),
                 latency: None,

@@ -77,6 +77,7 @@ impl TestNode {
         tokio::spawn(run_disk(store.clone(), Arc::clone(&disk_runs)));
         let space = store.clone();
         let broker = Broker::new(BrokerConfig {
+            ephemeral_depth_max: 10_000,
             known_channels: None,
             environment: environment.clone(),
             latency: None,

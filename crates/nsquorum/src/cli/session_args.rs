@@ -41,6 +41,9 @@ pub(crate) struct SessionArgs {
     /// Most consumers of one channel on this node; 0 for any number.
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub(super) max_channel_consumers: usize,
+    /// Messages that an `#ephemeral` channel keeps for consumers that are not ready; beyond it the oldest are dropped. (Others keep all, in the log.)
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+    pub(crate) mem_queue_size: u64,
     /// An auth server, HOST:PORT or a complete URL; repeat for several. Clients then have to AUTH.
     #[arg(long, value_name = "ADDRESS")]
     pub(super) auth_http_address: Vec<String>,

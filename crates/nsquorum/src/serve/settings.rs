@@ -63,6 +63,7 @@ fn flags(
         ("min_output_buffer_timeout", millis(limits.min_output_buffer_timeout_ms)),
         ("output_buffer_timeout", millis(limits.output_buffer_timeout_ms)),
         ("max_channel_consumers", size(consumers)),
+        ("mem_queue_size", size(session.mem_queue_size)),
         ("statsd_address", text(&metrics.statsd_address)),
         ("statsd_prefix", Setting::Text(prefix)),
         ("statsd_interval", Setting::Duration(metrics.statsd_interval)),
@@ -100,11 +101,10 @@ fn flags(
 }
 
 /// What nsqd can be told about its queues on disk and about itself, with its defaults: tools that show it find it.
-fn without_meaning() -> [(&'static str, Setting); 8] {
+fn without_meaning() -> [(&'static str, Setting); 7] {
     [
         ("id", Setting::Integer(0)),
         ("log_prefix", text("[nsqd] ")),
-        ("mem_queue_size", Setting::Integer(10_000)),
         ("max_bytes_per_file", Setting::Integer(100 << 20)),
         ("sync_every", Setting::Integer(2_500)),
         ("sync_timeout", Setting::Duration(Duration::from_secs(2))),
@@ -125,8 +125,8 @@ fn integer(number: impl Into<i64>) -> Setting {
     Setting::Integer(number.into())
 }
 
-fn size(size: usize) -> Setting {
-    Setting::Integer(i64::try_from(size).unwrap_or(i64::MAX))
+fn size(size: impl TryInto<i64>) -> Setting {
+    Setting::Integer(size.try_into().unwrap_or(i64::MAX))
 }
 
 const fn millis(millis: u64) -> Setting {

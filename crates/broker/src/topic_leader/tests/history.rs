@@ -71,6 +71,10 @@ impl History {
             deferred_max: if dice.one_in(4) { 6 } else { 1_000 },
             state_bytes_max: if dice.one_in(4) { 20 + dice.below(150) } else { 1 << 20 },
             burst_max: 1 + dice.below(20) as usize,
+            // Dice of its own: what the kept seeds are kept for goes on happening.
+            ephemeral_depth_max: Dice::new(seed.rotate_left(32))
+                .pick(&[0, 3, 20, 10_000, 10_000])
+                .expect("not empty"),
         };
         let bias = Bias {
             refusal: dice.pick(&[3, 8, 1_000_000]).expect("not empty"),
@@ -109,7 +113,7 @@ impl History {
             bias,
             space: SpaceState::Ok,
             group: FakeGroup::new(),
-            model: Model::new(limits.state_bytes_max),
+            model: Model::new(&limits),
             publishers: Publishers::default(),
             consumers: BTreeMap::new(),
             partings: Vec::new(),

@@ -17,6 +17,7 @@ use super::consumers::Consumer;
 use super::group::Stored;
 use crate::leases::{Delivery, LeaseEvent, LeaseOutcome};
 use crate::subscription::SubscriptionId;
+use crate::topic_leader::machine::LeaderLimits;
 
 /// Where a message of a channel is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ enum Status {
     Deferred {
         due: LogTime,
     },
-    /// A FIN that is not in the log yet.
+    /// A FIN that is not in the log yet, or a message beyond the bound of an ephemeral channel.
     Finishing,
     /// Published for another channel; that this one is done with it is not in the log yet, and nothing behind it is read before.
     PassedOver,
@@ -102,6 +103,7 @@ pub(super) struct Seen {
     pub(super) deferred: u64,
     pub(super) late_fins: u64,
     pub(super) passed_over: u64,
+    pub(super) dropped: u64,
 }
 
 /// The model of one history.
@@ -109,6 +111,7 @@ pub(super) struct Seen {
 pub(super) struct Model {
     leadership: Option<Leadership>,
     state_bytes_max: u64,
+    ephemeral_depth_max: u64,
     /// Deliveries ever made and not returned, over all leaderships.
     deliveries: BTreeMap<(ChannelIncarnation, Seq), u64>,
     pub(super) delivered: BTreeSet<(ChannelIncarnation, Seq)>,
@@ -118,10 +121,11 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn new(state_bytes_max: u64) -> Self {
+    pub(super) fn new(limits: &LeaderLimits) -> Self {
         Self {
             leadership: None,
-            state_bytes_max,
+            state_bytes_max: limits.state_bytes_max,
+            ephemeral_depth_max: limits.ephemeral_depth_max,
             deliveries: BTreeMap::new(),
             delivered: BTreeSet::new(),
             passed_over: BTreeSet::new(),
@@ -225,6 +229,29 @@ impl Model {
                     .expect("the model has every channel");
                 model.statuses.insert(message.seq, Status::PassedOver);
             }
+        }
+    }
+
+    /// The leader has learned that a batch was applied, and has sent what consumers had room for.
+    pub(super) fn overflow(&mut self) {
+        let Some(leadership) = &mut self.leadership else { return };
+        for channel in leadership
+            .state
+            .channels()
+            .filter(|channel| channel.name().is_ephemeral())
+        {
+            let model = leadership
+                .channels
+                .get_mut(&channel.incarnation())
+                .expect("the model has every channel");
+            let unread: Vec<Seq> = (model.next.get()..leadership.state.readable_end().get())
+                .map(Seq::new)
+                .filter(|seq| !channel.is_finished(*seq) && !model.statuses.contains_key(seq))
+                .collect();
+            let beyond = unread.len().saturating_sub(self.ephemeral_depth_max as usize);
+            self.seen.dropped += beyond as u64;
+            let dropped = unread.into_iter().take(beyond);
+            model.statuses.extend(dropped.map(|seq| (seq, Status::Finishing)));
         }
     }
 

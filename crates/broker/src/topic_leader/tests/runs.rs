@@ -19,6 +19,7 @@ struct Census {
     deferred: u64,
     late_fins: u64,
     passed_over: u64,
+    dropped: u64,
     deleted: u64,
 }
 
@@ -38,6 +39,7 @@ impl Census {
         self.deferred += seen.deferred;
         self.late_fins += seen.late_fins;
         self.passed_over += seen.passed_over;
+        self.dropped += seen.dropped;
         self.deleted += u64::from(history.deleted.is_some());
     }
 
@@ -54,6 +56,7 @@ impl Census {
         assert!(self.deferred > histories, "deferred: {self:?}");
         assert!(self.late_fins > histories / 10, "FINs of earlier deliveries: {self:?}");
         assert!(self.passed_over > histories, "passed over: {self:?}");
+        assert!(self.dropped > histories, "dropped by ephemeral channels: {self:?}");
         assert!(self.deleted > histories / 40, "deleted topics: {self:?}");
     }
 }

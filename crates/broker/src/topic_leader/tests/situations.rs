@@ -798,3 +798,45 @@ fn what_was_finished_late_is_not_deferred_any_more() {
     let stats = stats_of(&mut history, "ledger").expect("the channel is there");
     assert_eq!((stats.depth, stats.deferred_count, stats.in_flight_count), (0, 0, 0));
 }
+
+#[test]
+fn an_ephemeral_channel_keeps_the_newest_within_its_bound() {
+    for window in [WINDOW, NO_WINDOW] {
+        let limits = LeaderLimits {
+            ephemeral_depth_max: 3,
+            ..LeaderLimits::default()
+        };
+        let (mut history, durable) = leading(limits, window, 0);
+        let id = subscribe(&mut history, "tail#ephemeral", 2);
+        publish(&mut history, 2);
+        assert_eq!(
+            take(&mut history, id),
+            [1, 2],
+            "what somebody has room for is not dropped"
+        );
+        publish(&mut history, 5);
+        let stats = stats_of(&mut history, "tail#ephemeral").expect("the channel is there");
+        assert_eq!(
+            (stats.depth, stats.in_flight_count),
+            (3, 2),
+            "before it is known that the rest is in the log"
+        );
+        // What came back does not count.
+        end(&mut history, id, |consumer| consumer.requeue(Seq::new(2), 1_000));
+        publish(&mut history, 1);
+        rest(&mut history);
+        let stats = stats_of(&mut history, "tail#ephemeral").expect("the channel is there");
+        assert_eq!((stats.depth, stats.deferred_count, stats.in_flight_count), (3, 1, 2));
+        history.ready(id, 9);
+        history.settle();
+        assert_eq!(take(&mut history, id), [1, 5, 6, 7, 8]);
+        history.now = history.now + Duration::from_secs(2);
+        history.settle();
+        assert_eq!(take(&mut history, id), [1, 2, 5, 6, 7, 8]);
+        let stats = stats_of(&mut history, "ledger").expect("the channel is there");
+        assert_eq!(stats.depth, 8, "no other channel drops anything");
+        history.ready(durable, 9);
+        history.settle();
+        assert_eq!(take(&mut history, durable), [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+}

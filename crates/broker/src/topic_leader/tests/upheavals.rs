@@ -50,7 +50,11 @@ impl History {
             } if proposed_in == self.model.term() => self.model.stop(),
             _ => {}
         }
+        let is_applied = matches!(event, TopicEvent::Applied { .. });
         self.tell(|leader, now| leader.event(event, now));
+        if is_applied {
+            self.model.overflow();
+        }
         true
     }
 

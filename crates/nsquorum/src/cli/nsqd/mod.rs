@@ -46,7 +46,7 @@ const MEANS_SOMETHING_ELSE: [(&str, &str); 9] = [
     ("node-id", "no effect: a message's ID is its place in the topic's log"),
     (
         "mem-queue-size",
-        "no effect: messages are in the log, and memory for queues has a fixed budget",
+        "the bound of ephemeral channels only: messages are in the log, and memory for queues has a fixed budget",
     ),
     ("max-bytes-per-file", "no effect: the log's files have their own sizes"),
     ("sync-every", "no effect: a message is synced before it is answered OK"),

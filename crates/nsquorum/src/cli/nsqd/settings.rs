@@ -63,6 +63,8 @@ impl NsqdOptions {
         session.min_output_buffer_timeout = time("min-output-buffer-timeout", self.min_output_buffer_timeout)?;
         session.output_buffer_timeout = time("output-buffer-timeout", self.output_buffer_timeout)?;
         session.max_channel_consumers = number("max-channel-consumers", self.max_channel_consumers)?;
+        // nsqd takes what is negative for no queue in memory.
+        session.mem_queue_size = u64::try_from(self.mem_queue_size).unwrap_or(0);
         session.auth_http_address = self.auth_http_address;
         session.auth_http_request_method = self.auth_http_request_method.0;
         session.http_client_connect_timeout = time("http-client-connect-timeout", self.http_client_connect_timeout)?;
