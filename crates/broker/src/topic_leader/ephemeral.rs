@@ -41,4 +41,24 @@ impl TopicLeader {
             }
         }
     }
+
+    /// Ephemeral channels live as long as a consumer is attached; a new leader has none yet that belonged to an earlier one.
+    pub(super) fn delete_unused_ephemeral_channels(&mut self) {
+        // Consumers that are still to be claimed keep theirs.
+        let Some(leading) = self.leading.as_ref().filter(|leading| leading.awaited.is_none()) else {
+            return;
+        };
+        for dispatch in leading
+            .dispatches
+            .values()
+            .filter(|dispatch| dispatch.name.is_ephemeral() && dispatch.consumers.is_empty())
+        {
+            self.pipeline.command(
+                Event::DeleteChannel {
+                    channel: dispatch.channel,
+                },
+                None,
+            );
+        }
+    }
 }

@@ -18,10 +18,11 @@ use nsquorum_topic::{
 };
 use tokio::sync::oneshot;
 
+use super::consumers::{Attaching, Consumer, Orphans, Port, count_redelivery};
 use super::dispatch::{ConsumerId, InFlight};
 use super::input::{Held, LocalConsumer, NodeState, Publish, PublishAnswer};
 use super::leading::{Awaited, Leading};
-use super::machine::{Attaching, Consumer, Ended, Orphans, Output, Port, TopicLeader, count_redelivery};
+use super::machine::{Ended, Output, TopicLeader};
 use super::pipeline::{EventsMark, Mark, Stored};
 use crate::leases::{DeliveryToken, LeaseEvent, LeaseOutcome};
 use crate::node::AdminError;
