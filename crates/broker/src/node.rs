@@ -186,6 +186,10 @@ impl Broker {
 
     /// Gives the broker its cluster; the topics that arrive before wait.
     pub fn connect(&self, cluster: Arc<dyn Cluster>) {
+        if let Some(peers) = self.0.peers.get() {
+            let watching = Arc::clone(peers).watch_leaders(Arc::downgrade(&cluster));
+            self.0.config.environment.spawn.spawn(Box::pin(watching));
+        }
         assert!(self.0.cluster.set(cluster).is_ok(), "a broker belongs to one cluster");
         let waiting: Vec<TopicName> = self.0.routes.read().unclaimed.keys().cloned().collect();
         for name in waiting {

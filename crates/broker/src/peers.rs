@@ -1,9 +1,10 @@
 //! The links to the other nodes, as the topics of this node use them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use nsquorum_consensus::Cluster;
 use nsquorum_environment::Task;
 use nsquorum_links::{
     Class, Evidence, Frame, Lane, LinkEpoch, Links, PeerIdentity, PeerState, Received, Receiver, SendError, Service,
@@ -13,6 +14,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::topic_leader::{PeerLink, TopicInput};
+
+/// How often it is looked whether this node is cut off from leaders. Short against the time that it has to be before anything follows.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What is known of a peer's link; a new connection is a new state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +43,17 @@ impl Seen {
     }
 }
 
+/// A topic that hears of the other nodes.
+#[derive(Debug)]
+struct Topic {
+    inbox: mpsc::UnboundedSender<TopicInput>,
+    /// What it was told last.
+    is_cut_off: bool,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    topics: BTreeMap<GroupId, mpsc::UnboundedSender<TopicInput>>,
+    topics: BTreeMap<GroupId, Topic>,
     seen: BTreeMap<NodeId, Seen>,
 }
 
@@ -81,6 +93,10 @@ impl Peers {
                 link: seen.link,
             }));
         }
+        let topic = Topic {
+            inbox: topic,
+            is_cut_off: false,
+        };
         state.topics.insert(group, topic);
     }
 
@@ -100,6 +116,27 @@ impl Peers {
         }
     }
 
+    /// Tells each topic when somebody may lead it whom this node does not reach, and when no longer. Ends with the cluster.
+    pub(crate) async fn watch_leaders(self: Arc<Self>, cluster: Weak<dyn Cluster>) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let Some(cluster) = cluster.upgrade() else { return };
+            let groups: Vec<GroupId> = self.state.lock().topics.keys().copied().collect();
+            for group in groups {
+                self.cut_off(group, cluster.is_cut_off(group));
+            }
+        }
+    }
+
+    fn cut_off(&self, group: GroupId, is_cut_off: bool) {
+        let mut state = self.state.lock();
+        let topic = state.topics.get_mut(&group);
+        if let Some(topic) = topic.filter(|topic| topic.is_cut_off != is_cut_off) {
+            topic.is_cut_off = is_cut_off;
+            drop(topic.inbox.send(TopicInput::CutOff { is_cut_off }));
+        }
+    }
+
     fn follow(&self, peers: &nsquorum_links::Peers) {
         let mut state = self.state.lock();
         let State { topics, seen } = &mut *state;
@@ -115,7 +152,7 @@ impl Peers {
         }
         for (node, link) in changes {
             for topic in topics.values() {
-                drop(topic.send(TopicInput::Peer { node, link }));
+                drop(topic.inbox.send(TopicInput::Peer { node, link }));
             }
         }
     }
@@ -147,7 +184,7 @@ impl Receiver for Peers {
         // A topic that does not run here yet asks for its leader when it does.
         if let Some(topic) = state.topics.get(&lane.group) {
             let from = session(&from);
-            drop(topic.send(TopicInput::Frame { from, frame }));
+            drop(topic.inbox.send(TopicInput::Frame { from, frame }));
         }
     }
 

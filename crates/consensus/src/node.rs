@@ -96,6 +96,11 @@ pub trait Cluster: Send + Sync {
     /// How long a node has not answered this one; since this node began, if it never did. Nothing for this node.
     fn silent_for(&self, node: NodeId) -> Duration;
 
+    /// Whether somebody may lead a group whom this node does not reach, at this moment: this node holds a replica and is in contact with no leader; it and
+    /// the replicas that answer it are a majority; and another is silent that is not known to be gone. Never where the quorum may be lost, or where
+    /// nobody can lead but those who answer.
+    fn is_cut_off(&self, group: GroupId) -> bool;
+
     /// The channels of the topics whose replicas this node holds, as applied here.
     fn channel_names(&self) -> ChannelNames;
 
@@ -380,6 +385,10 @@ impl Cluster for ClusterNode {
 
     fn silent_for(&self, node: NodeId) -> Duration {
         self.status.quorum.silent_for(node)
+    }
+
+    fn is_cut_off(&self, group: GroupId) -> bool {
+        self.status.is_cut_off(group)
     }
 
     fn channel_names(&self) -> ChannelNames {

@@ -12,7 +12,7 @@ use nsquorum_protocol::TopicName;
 use nsquorum_topic::{GroupId, LogIndex, NodeId, NodeIncarnation};
 use tokio::sync::watch;
 
-use crate::elections::QuorumClock;
+use crate::elections::{QuorumClock, is_cut_off};
 use crate::locations::LeaderLocation;
 use crate::metadata::{MetadataState, NodeDescription};
 use crate::node::NodeIdentity;
@@ -125,6 +125,18 @@ pub(crate) struct StatusSources {
 }
 
 impl StatusSources {
+    /// Whether somebody may lead the group whom this node does not reach. Asks nobody.
+    pub(crate) fn is_cut_off(&self, group: GroupId) -> bool {
+        let Some(port) = self.ports.get(group) else {
+            return false;
+        };
+        let links = self
+            .reporters
+            .as_ref()
+            .map(|reporters| Arc::clone(&reporters.links.peers().borrow()));
+        is_cut_off(&port, &self.quorum, links.as_deref())
+    }
+
     /// Asks around; takes a second at most.
     pub(crate) async fn gather(self) -> ClusterStatus {
         let me = self.identity.node;

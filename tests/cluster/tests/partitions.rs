@@ -5,9 +5,18 @@
     reason = "a test fails by panicking and says what it did"
 )]
 
-use nsquorum_cluster_tests::{CHANNELS, Clients, Network, Plan, TOPIC, TOPIC_GROUP, Trio, in_own_network};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use nsquorum_client::{ClientError, Connection, Consumer, Event, IdentifyOptions};
+use nsquorum_cluster_tests::{CHANNELS, Clients, Network, Plan, Replica, TOPIC, TOPIC_GROUP, Trio, in_own_network};
 use nsquorum_faults::MountOptions;
-use nsquorum_node_tests::{Disk, count, seed};
+use nsquorum_node_tests::{Disk, count, get, post, seed, until};
+
+/// For hanging, not for slowness.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// How long a node is cut off before its consumers' connections close.
+const CUT_OFF_MAX: Duration = Duration::from_secs(5);
 
 /// What breaks. Nodes are numbers from 0; the letters are places in a random order of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,5 +216,105 @@ fn nothing_is_lost_when_one_loses_power_while_the_others_are_cut_off_in_turn() {
     in_own_network(
         "nothing_is_lost_when_one_loses_power_while_the_others_are_cut_off_in_turn",
         power_loss(rounds),
+    );
+}
+
+async fn subscribe(node: &Replica, channel: &str) -> Consumer {
+    let connection = Connection::connect(&node.place().tcp(), IdentifyOptions::default())
+        .await
+        .unwrap();
+    let (topic, channel) = (TOPIC.parse().unwrap(), channel.parse().unwrap());
+    connection.subscribe(&topic, &channel, 1).await.unwrap()
+}
+
+async fn publish(node: &Replica, body: &str) {
+    until("a publish is answered OK", DEADLINE, async || {
+        let answer = post(&node.place().http(), &format!("/pub?topic={TOPIC}"), body.as_bytes()).await?;
+        Ok(answer.status == 200)
+    })
+    .await
+    .unwrap();
+}
+
+/// Takes and finishes messages until there was each of these.
+async fn take(consumer: &mut Consumer, expected: &BTreeSet<String>) {
+    let mut missing = expected.clone();
+    while !missing.is_empty() {
+        let event = tokio::time::timeout(DEADLINE, consumer.next()).await;
+        let event = event.unwrap_or_else(|_| panic!("{missing:?} never came"));
+        if let Event::Message(message) = event.unwrap().expect("the connection stays") {
+            missing.remove(&String::from_utf8(message.body.to_vec()).unwrap());
+            consumer.fin(message.id).unwrap();
+        }
+    }
+}
+
+/// What ends a connection.
+async fn end_of(consumer: &mut Consumer) -> Option<ClientError> {
+    loop {
+        match consumer.next().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return None,
+            Err(error) => return Some(error),
+        }
+    }
+}
+
+/// Nothing passes between the leader and one follower, who holds a message. The third reaches both.
+async fn cut_off() {
+    let network = Network::new(3).unwrap();
+    let mut trio = Trio::found(network.places(), Disk::plain, &[]).await.unwrap();
+    trio.create(TOPIC, &CHANNELS).await.unwrap();
+    let leader = trio.leader(TOPIC_GROUP);
+    let (follower, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    let mut cut = subscribe(&trio.nodes[follower], CHANNELS[0]).await;
+    let mut other = subscribe(&trio.nodes[third], CHANNELS[1]).await;
+    publish(&trio.nodes[leader], "held").await;
+    while !matches!(cut.next().await.unwrap(), Some(Event::Message(_))) {}
+
+    let began = Instant::now();
+    network.cut(leader, follower).unwrap();
+    network.cut(follower, leader).unwrap();
+    let mut bodies: BTreeSet<String> = (0..20).map(|number| format!("meanwhile {number}")).collect();
+    for body in &bodies {
+        publish(&trio.nodes[third], body).await;
+    }
+    bodies.insert("held".to_owned());
+    take(&mut other, &bodies).await;
+    let end = tokio::time::timeout(DEADLINE, end_of(&mut cut)).await;
+    let end = end.unwrap_or_else(|_| panic!("the connection stays\n{}", trio.logs()));
+    assert!(
+        !matches!(end, Some(ClientError::Server(_))),
+        "nsqd closes without an error frame, not with {end:?}"
+    );
+    let elapsed = began.elapsed();
+    assert!(elapsed >= CUT_OFF_MAX, "closed after {elapsed:?}");
+    println!("figure: a consumer of a node that is cut off from the leader was let go after {elapsed:?}");
+    let metrics = get(&trio.nodes[follower].place().http(), "/metrics")
+        .await
+        .unwrap()
+        .text;
+    assert!(
+        metrics.contains("nsquorum_subscriptions_closed_total{why=\"cut_off\"} 1"),
+        "{metrics}"
+    );
+
+    // Elsewhere there is everything, also what it held.
+    let mut cut = subscribe(&trio.nodes[third], CHANNELS[0]).await;
+    take(&mut cut, &bodies).await;
+    network.mend(leader, follower).unwrap();
+    network.mend(follower, leader).unwrap();
+    publish(&trio.nodes[follower], "after").await;
+    let after = BTreeSet::from(["after".to_owned()]);
+    take(&mut cut, &after).await;
+    take(&mut other, &after).await;
+    trio.end_equal(TOPIC).await.unwrap();
+}
+
+#[test]
+fn a_node_that_is_cut_off_from_the_leader_closes_its_consumers_connections() {
+    in_own_network(
+        "a_node_that_is_cut_off_from_the_leader_closes_its_consumers_connections",
+        cut_off(),
     );
 }

@@ -51,6 +51,8 @@ pub(super) struct Consumer {
     deliveries: mpsc::UnboundedReceiver<SubscriptionEvent>,
     answer: Option<oneshot::Receiver<Result<(), SubscribeError>>>,
     table: LeaseTable,
+    /// Its subscription was closed, and its connection is about to end.
+    is_closed: bool,
     pub(super) held: BTreeMap<Seq, Delivery>,
 }
 
@@ -136,6 +138,8 @@ pub(super) struct Clients {
     producers: Vec<Producer>,
     pub(super) consumers: Vec<Consumer>,
     next_id: u64,
+    /// Subscriptions that the node has closed and that were not seen to be.
+    pub(super) closing: usize,
 }
 
 impl Clients {
@@ -152,6 +156,7 @@ impl Clients {
             producers,
             consumers: Vec::new(),
             next_id: 0,
+            closing: 0,
         }
     }
 
@@ -206,6 +211,7 @@ impl Clients {
             deliveries: receiver,
             answer: Some(answered),
             table: LeaseTable::new(MSG_TIMEOUT, MSG_TIMEOUT * 2),
+            is_closed: false,
             held: BTreeMap::new(),
         });
         LeaderInput::Subscribe(Subscribe {
@@ -278,7 +284,12 @@ impl Clients {
                     }
                     Ok(SubscriptionEvent::Emptied) => panic!("nobody empties"),
                     Err(mpsc::error::TryRecvError::Empty) => break,
-                    Err(mpsc::error::TryRecvError::Disconnected) => panic!("a consumer was disconnected"),
+                    Err(mpsc::error::TryRecvError::Disconnected) if consumer.is_closed => break,
+                    Err(mpsc::error::TryRecvError::Disconnected) => {
+                        let closing = self.closing.checked_sub(1);
+                        self.closing = closing.expect("a consumer was disconnected");
+                        consumer.is_closed = true;
+                    }
                 }
             }
         }
@@ -315,15 +326,25 @@ impl Clients {
         let attached: Vec<usize> = (0..self.consumers.len())
             .filter(|i| self.consumers[*i].answer.is_none())
             .collect();
-        let consumer = self.consumers.remove(dice.pick(&attached)?);
+        Some(self.end(dice.pick(&attached)?, ledger))
+    }
+
+    /// The connection ends of a consumer whose subscription was closed.
+    pub(super) fn leave(&mut self, ledger: &mut Ledger) -> Option<LeaderInput> {
+        let closed = self.consumers.iter().position(|consumer| consumer.is_closed);
+        closed.map(|place| self.end(place, ledger))
+    }
+
+    fn end(&mut self, place: usize, ledger: &mut Ledger) -> LeaderInput {
+        let consumer = self.consumers.remove(place);
         // Anything that is still in its channel was never seen.
         for (seq, delivery) in &consumer.held {
             ledger.holders.remove(&(delivery.token.channel, *seq));
         }
-        Some(LeaderInput::Disconnected {
+        LeaderInput::Disconnected {
             subscription: consumer.id,
             leases: consumer.table.disconnect(),
-        })
+        }
     }
 
     /// Whether a consumer's connection can end: the clients wait for the answer to their SUB.

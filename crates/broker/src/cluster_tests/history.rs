@@ -38,6 +38,8 @@ pub(super) struct Census {
     astray: u64,
     /// Channels that had no consumer at the end of a history.
     deserted: u64,
+    /// Subscriptions that a node closed as if it were cut off.
+    closed: u64,
 }
 
 impl Census {
@@ -55,6 +57,7 @@ impl Census {
         self.only += other.only;
         self.astray += other.astray;
         self.deserted += other.deserted;
+        self.closed += other.closed;
     }
 
     pub(super) fn assert_rich(&self, histories: u64) {
@@ -68,6 +71,7 @@ impl Census {
         assert!(self.deaths > histories, "deaths: {self:?}");
         assert!(self.stops > histories, "clean stops: {self:?}");
         assert!(self.broken_links > histories, "broken links: {self:?}");
+        assert!(self.closed > histories, "closed subscriptions: {self:?}");
         assert!(self.lost_frames > histories, "lost frames: {self:?}");
         assert!(self.repeated_frames > histories, "repeated frames: {self:?}");
     }
@@ -150,6 +154,8 @@ impl History {
             }
             601..=700 => self.event(node),
             701..=950 => self.deliver(),
+            951..=953 => self.close_subscriptions(node),
+            954..=965 => self.client(node, |clients, _, ledger| clients.leave(ledger)),
             _ => {
                 self.now = self.now + Duration::from_micros(self.dice.below(3_000));
                 self.turn(node);
@@ -279,6 +285,19 @@ impl History {
         }
     }
 
+    /// A node takes itself for cut off, rightly or not.
+    fn close_subscriptions(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let closed = node
+            .machines
+            .router
+            .as_mut()
+            .map_or(0, TopicRouter::close_subscriptions);
+        node.clients.closing += closed;
+        self.census.closed += closed as u64;
+        self.turn(id);
+    }
+
     fn mend_link(&mut self) {
         let directions = [&self.broken[..], &self.unnoticed[..]].concat();
         if let Some((from, to)) = self.dice.pick(&directions) {
@@ -394,8 +413,11 @@ impl History {
                 node.machines.leader.reader_done(done);
             }
             if let Some(router) = &mut node.machines.router {
-                for RouterOutput::Send { to, frame } in router.step(now) {
-                    frames.push((to, frame.content.class(), frame.encode()));
+                for output in router.step(now) {
+                    match output {
+                        RouterOutput::Send { to, frame } => frames.push((to, frame.content.class(), frame.encode())),
+                        RouterOutput::Closed { .. } => panic!("nobody says that this node is cut off"),
+                    }
                 }
             }
             if !node.machines.leader.has_more() {
@@ -454,6 +476,7 @@ impl History {
             for node in NODES {
                 self.apply(node);
                 self.event(node);
+                self.client(node, |clients, _, ledger| clients.leave(ledger));
                 self.client(node, |clients, dice, ledger| clients.settle(dice, ledger, false));
                 self.turn(node);
             }

@@ -4,7 +4,8 @@
 //! ([`group`]); between them links that reorder between lanes, repeat, lose and break ([`network`]); above them publishers and consumers that
 //! keep account of what they were told ([`clients`]). [`history`] throws the dice, and then lets everything heal: what was answered OK must
 //! be in the log once, nothing twice, every connection's publishes in its order; no consumer of a node that lives may be given what somebody
-//! else holds or has finished; every message must be finished in the end, and no consumer may ever have been disconnected.
+//! else holds or has finished; every message must be finished in the end, and no consumer may ever have been disconnected but by a node that takes itself
+//! for cut off.
 //!
 //! There are 100 of them unless [`crate::histories`] is told otherwise.
 

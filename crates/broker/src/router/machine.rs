@@ -7,7 +7,7 @@ use nsquorum_consensus::LeaderLocation;
 use nsquorum_environment::Monotonic;
 use nsquorum_protocol::ChannelName;
 use nsquorum_topic::{ChannelIncarnation, NodeId, SESSION_WINDOW, Seq, Term};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::leases::{DeliveryToken, LeaseEvent, LeaseOutcome, OrphanedLeases};
 use crate::node::AdminError;
@@ -23,11 +23,17 @@ use crate::wire::{
 /// the leader's node may know of its leadership before the topic's task does.
 pub(super) const ASK_EVERY: Duration = Duration::from_millis(250);
 
+/// How long a node is cut off from the leader before it closes its consumers' subscriptions, so that they go where messages are: as long as a node
+/// must not have answered to leave the lists.
+pub(super) const CUT_OFF_MAX: Duration = Duration::from_secs(5);
+
 /// What the shell has to do.
 #[derive(Debug)]
 pub(crate) enum RouterOutput {
     /// Send this to another node.
     Send { to: NodeId, frame: Framed<ToLeader> },
+    /// Tell people that so many subscriptions were closed, because this node has been cut off for so long.
+    Closed { subscriptions: usize, cut_off: Duration },
 }
 
 #[derive(Debug)]
@@ -110,6 +116,8 @@ pub(crate) struct TopicRouter {
     joined: (Term, u64),
     /// Nodes to which frames can be sent.
     reachable: BTreeSet<NodeId>,
+    /// Since when somebody may lead whom this node does not reach, or since the subscriptions were closed for it; `None`: nobody may.
+    cut_off_since: Option<Monotonic>,
     next_number: u64,
     /// The highest number that was sent to anybody.
     last_sent: u64,
@@ -138,6 +146,7 @@ impl TopicRouter {
             },
             joined: (Term::default(), 0),
             reachable: BTreeSet::new(),
+            cut_off_since: None,
             next_number: 1,
             last_sent: 0,
             publishes: VecDeque::new(),
@@ -179,7 +188,9 @@ impl TopicRouter {
                 self.consumers.insert(consumer.id, consumer);
             }
             LeaderInput::Ready { subscription, count } => {
-                if let Some(consumer) = self.consumers.get_mut(&subscription) {
+                // One whose subscription was closed is to be given nothing.
+                let consumer = self.consumers.get_mut(&subscription);
+                if let Some(consumer) = consumer.filter(|consumer| !consumer.deliveries.is_closed()) {
                     consumer.ready = count;
                     self.send(ToLeader::Ready { subscription, count });
                 }
@@ -300,6 +311,36 @@ impl TopicRouter {
         }
     }
 
+    /// Somebody may lead, or may no longer, whom this node does not reach.
+    pub(crate) fn cut_off(&mut self, is_cut_off: bool, now: Monotonic) {
+        self.cut_off_since = is_cut_off.then(|| self.cut_off_since.unwrap_or(now));
+    }
+
+    /// There is a leader in reach, whatever was said before: the time begins again.
+    fn in_contact(&mut self, now: Monotonic) {
+        self.cut_off_since = self.cut_off_since.map(|_| now);
+    }
+
+    /// Ends the subscriptions of the consumers, as those of a deleted channel end: what they hold stays theirs until they say that they are gone. Those
+    /// that wait to be attached go on waiting, as at every node that has no leader: they hold nothing back from anybody. Returns how many it were.
+    pub(crate) fn close_subscriptions(&mut self) -> usize {
+        let mut closed = Vec::new();
+        for consumer in self.consumers.values_mut().filter(|consumer| is_open(consumer)) {
+            // Dropping the sender is what ends a subscription. The consumer's own end of the new one is gone.
+            consumer.deliveries = mpsc::unbounded_channel().0;
+            consumer.ready = 0;
+            closed.push(consumer.id);
+        }
+        for subscription in &closed {
+            // A leader that does reach this node gives them nothing more.
+            self.send(ToLeader::Ready {
+                subscription: *subscription,
+                count: 0,
+            });
+        }
+        closed.len()
+    }
+
     /// The node to ask: it leads in the highest term that was heard of, and frames can be sent to it.
     fn asked(&self) -> Option<NodeId> {
         let leader = self.leader.filter(|leader| leader.term >= self.term)?;
@@ -342,6 +383,7 @@ impl TopicRouter {
             return;
         }
         self.seek(now);
+        self.in_contact(now);
         self.consumers
             .extend(state.consumers.into_iter().map(|consumer| (consumer.id, consumer)));
         self.held.extend(
@@ -390,6 +432,7 @@ impl TopicRouter {
                 return;
             }
             self.joined = (header.term, header.sync);
+            self.in_contact(now);
             self.term = header.term;
             self.located(
                 LeaderLocation {
@@ -556,6 +599,15 @@ impl TopicRouter {
             self.orphans.retain(|leases| !leases.is_empty());
             self.lease_events(expired);
         }
+        if let Some(since) = self.cut_off_since.filter(|since| *since + CUT_OFF_MAX <= now) {
+            // Again after as long: a leader may have come by and attached others meanwhile.
+            self.cut_off_since = Some(now);
+            let subscriptions = self.close_subscriptions();
+            if subscriptions > 0 {
+                let cut_off = now.since(since);
+                self.outputs.push(RouterOutput::Closed { subscriptions, cut_off });
+            }
+        }
         self.questions.retain(|_, waiting| !waiting.is_given_up());
         self.ask_for_leader(now);
         std::mem::take(&mut self.outputs)
@@ -598,8 +650,15 @@ impl TopicRouter {
             Role::Seeking { ask_at } if self.asked().is_some() && self.needs_leader() => Some(ask_at),
             _ => None,
         };
-        [publish, orphans, ask].into_iter().flatten().min()
+        let close = self.cut_off_since.filter(|_| self.consumers.values().any(is_open));
+        let close = close.map(|since| since + CUT_OFF_MAX);
+        [publish, orphans, ask, close].into_iter().flatten().min()
     }
+}
+
+/// Whether a consumer is attached and can be given messages.
+fn is_open(consumer: &LocalConsumer) -> bool {
+    consumer.incarnation.is_some() && !consumer.deliveries.is_closed()
 }
 
 fn number_of(publish: &Publish) -> u64 {

@@ -45,7 +45,7 @@ impl TopicInbox {
         self.kept.retain(|input| match input {
             TopicInput::Client(input) => !input.is_given_up(),
             TopicInput::Flush { flushed } => !flushed.is_closed(),
-            TopicInput::Frame { .. } | TopicInput::Peer { .. } => true,
+            TopicInput::Frame { .. } | TopicInput::Peer { .. } | TopicInput::CutOff { .. } => true,
         });
         !self.kept.is_empty()
     }

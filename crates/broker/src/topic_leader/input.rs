@@ -210,6 +210,8 @@ pub(crate) enum TopicInput {
     Frame { from: SessionId, frame: Received },
     /// The link to another node has changed.
     Peer { node: NodeId, link: PeerLink },
+    /// Somebody may lead the topic, or may no longer, whom this node does not reach.
+    CutOff { is_cut_off: bool },
     /// The node is about to stop, and no client will come any more: answered when all that its clients were done with is in the log.
     Flush { flushed: oneshot::Sender<()> },
 }

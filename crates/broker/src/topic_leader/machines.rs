@@ -85,6 +85,11 @@ impl Machines {
                     router.peer(node, matches!(link, PeerLink::Up(_)), now);
                 }
             }
+            TopicInput::CutOff { is_cut_off } => {
+                if let Some(router) = &mut self.router {
+                    router.cut_off(is_cut_off, now);
+                }
+            }
             TopicInput::Flush { flushed } => {
                 self.leader.flush();
                 self.flushing.push(flushed);

@@ -174,8 +174,11 @@ impl LeaderShell {
                 self.carry_out(output, &log, &reads, &known, &mut bundles).await;
             }
             if let Some(router) = &mut machines.router {
-                for RouterOutput::Send { to, frame } in router.step(now) {
-                    bundles.push(to, frame.content.class(), frame.encode());
+                for output in router.step(now) {
+                    match output {
+                        RouterOutput::Send { to, frame } => bundles.push(to, frame.content.class(), frame.encode()),
+                        RouterOutput::Closed { subscriptions, cut_off } => self.report_closed(subscriptions, cut_off),
+                    }
                 }
             }
             self.transmit(&mut bundles);
@@ -234,6 +237,12 @@ impl LeaderShell {
         self.environment
             .spawn
             .spawn(Box::pin(async move { drop(known.send((term, channels.await))) }));
+    }
+
+    fn report_closed(&self, subscriptions: usize, cut_off: Duration) {
+        let (topic, seconds) = (&self.name, cut_off.as_secs());
+        tracing::info!(%topic, seconds, subscriptions, "cut off from the topic's leader: its consumers here are closed, to go elsewhere");
+        metrics::counter!("nsquorum_subscriptions_closed_total", "why" => "cut_off").increment(subscriptions as u64);
     }
 
     fn report_deletion(&self, last_seq: Seq) {

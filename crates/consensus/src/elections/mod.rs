@@ -9,6 +9,7 @@
 //! in one term, lost entries) is Raft's, and nothing that is delivered rests on a lease but the number of duplicates.
 
 mod candidacy;
+mod cut_off;
 mod driver;
 mod followers;
 mod own_disk;
@@ -17,6 +18,7 @@ mod quorum;
 
 use std::time::Duration;
 
+pub(crate) use cut_off::is_cut_off;
 pub(crate) use driver::{Elected, Elections};
 pub(crate) use followers::{Followers, Progress};
 pub(crate) use pulse::Pulse;

@@ -71,11 +71,16 @@ impl Pulse {
         }
     }
 
+    /// The leader that was heard within the lease.
+    pub(crate) fn hears(&self) -> Option<NodeId> {
+        let now = self.clock.now();
+        let heard = self.heard().filter(|heard| now.since(heard.at) < LEASE)?;
+        Some(heard.leader.node)
+    }
+
     /// Whether a leader other than this candidate was heard within the lease.
     pub(crate) fn hears_other_than(&self, candidate: NodeId) -> bool {
-        let now = self.clock.now();
-        self.heard()
-            .is_some_and(|heard| heard.leader.node != candidate && now.since(heard.at) < LEASE)
+        self.hears().is_some_and(|leader| leader != candidate)
     }
 
     /// This node serves as the leader of a term; `None`: it does not lead, or not yet.
