@@ -29,17 +29,20 @@ targets_of() { for file in "$1"/src/bin/*.rs; do basename "$file" .rs; done; }
 packages=() targets=()
 for name in "${wanted[@]}"; do
     if [ -d "$name/src/bin" ]; then
-        packages+=(-p "nsquorum-fuzz-$name")
+        packages+=("nsquorum-fuzz-$name")
         mapfile -t -O ${#targets[@]} targets < <(targets_of "$name")
     else
         package="$(dirname "$(dirname "$(dirname "$(ls -- */src/bin/"$name".rs)")")")"
-        packages+=(-p "nsquorum-fuzz-$package")
+        packages+=("nsquorum-fuzz-$package")
         targets+=("$name")
     fi
 done
 
 target_directory="${CARGO_TARGET_DIR:-$PWD/target}"
-cargo build --locked --release "${packages[@]}"
+# One after the other: together they would share features of dependencies, and be other programs than alone.
+for package in $(printf '%s\n' "${packages[@]}" | sort -u); do
+    cargo build --locked --release -p "$package"
+done
 programs="$target_directory/$(rustc --version --verbose | sed -n 's/^host: //p')/release"
 work="$target_directory/fuzz"
 mkdir -p "$work"
